@@ -1,0 +1,364 @@
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"time"
+
+	"golang.org/x/oauth2"
+)
+
+// AppConfig says whose sessions an App keeps and how they are refreshed.
+type AppConfig struct {
+	Origin           string // scheme://host[:port]
+	Issuer, ClientID string
+	Refresher        Refresher
+	// RefreshAhead is how long before its expiry an access token is refreshed.
+	RefreshAhead time.Duration
+	// TokenTimeout is the deadline of one call of the Refresher.
+	TokenTimeout time.Duration
+	Cookie       CookieConfig
+}
+
+// App keeps the sessions of one single-page app. A session belongs to an app's
+// (origin, issuer, client_id): it is sealed together with them, and unknown to
+// any other app (SES-17).
+type App struct {
+	m          *Manager
+	cfg        AppConfig
+	secure     bool
+	signedName string // what the cookie's signature covers besides the id
+	bound      string // what Data is sealed together with, besides the key
+	binding    [32]byte
+	provider   breaker
+}
+
+// NewApp adds an app, or replaces the one of the same origin: after a reload
+// open sessions are read from the store again.
+func (m *Manager) NewApp(cfg AppConfig) (*App, error) {
+	u, err := url.Parse(cfg.Origin)
+	if err != nil || u.Host == "" {
+		return nil, errors.New("session: origin " + cfg.Origin + " is not scheme://host")
+	}
+	if cfg.Refresher == nil || cfg.TokenTimeout <= 0 {
+		return nil, errors.New("session: app without refresher or token time-out")
+	}
+	a := &App{m: m, cfg: cfg, secure: u.Scheme == "https"}
+	if a.cfg.Cookie.SameSite == 0 {
+		a.cfg.Cookie.SameSite = http.SameSiteStrictMode
+	}
+	if a.cfg.Cookie.Name == "" {
+		a.cfg.Cookie.Name = DefaultCookieName
+		if !a.secure {
+			a.cfg.Cookie.Name = LoopbackCookieName
+		}
+	}
+	a.signedName = string(prefixed(a.cfg.Cookie.Name, cfg.Origin))
+	a.bound = string(prefixed(cfg.Origin, cfg.Issuer, cfg.ClientID))
+	a.binding = sha256.Sum256([]byte(a.bound))
+	m.apps.Store(cfg.Origin, a)
+	m.cache.flush()
+	return a, nil
+}
+
+// Same tells whether both apps' sessions are the same sessions.
+func (a *App) Same(other *App) bool { return a.binding == other.binding }
+
+// Keys is the list of keys in force.
+func (a *App) Keys() *Keys { return a.m.settings.Load().keys }
+
+// current tells whether no reload has replaced the app. Requests that began
+// before go on with the app they began with; what they open is not cached.
+func (a *App) current() bool {
+	now, _ := a.m.apps.Load(a.cfg.Origin)
+	return now == a
+}
+
+// Session finds the session of a request by its cookie. It does not count as
+// use.
+//
+// ErrNone (ErrCookieWithheld), ErrAmbiguousCookie, *Ended, *StoreError.
+func (a *App) Session(r *http.Request) (*Session, error) {
+	value, n := FindCookie(r.Header, a.cfg.Cookie.Name)
+	switch {
+	case n > 1:
+		return nil, ErrAmbiguousCookie
+	case n == 0 && a.withheld(r):
+		return nil, ErrCookieWithheld
+	case n == 0:
+		return nil, ErrNone
+	}
+	s := a.m.cache.get(value)
+	if s == nil || s.app != a {
+		return a.load(r.Context(), value)
+	}
+	if reason := s.over(time.Now(), a.m.settings.Load().idle); reason != "" {
+		return a.expire(r.Context(), s, reason)
+	}
+	return s, nil
+}
+
+// withheld tells whether a browser would have kept a Strict cookie back.
+func (a *App) withheld(r *http.Request) bool {
+	return a.Strict() && r.Method == http.MethodGet &&
+		r.Header.Get("Sec-Fetch-Site") == "cross-site" &&
+		r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
+}
+
+// load opens a session that is not in memory.
+func (a *App) load(ctx context.Context, cookie string) (*Session, error) {
+	id := a.openCookie(cookie)
+	if id == nil {
+		return nil, ErrNone
+	}
+	key := Key(sha256.Sum256(id))
+	// Read again when the record changed while it was read; after a few times go
+	// on with what is true at least now, uncached.
+	for range 3 {
+		s, err := a.tryLoad(ctx, key, id, cookie)
+		if s != nil || err != nil {
+			return s, err
+		}
+	}
+	return a.read(ctx, key, id, cookie)
+}
+
+func (a *App) tryLoad(ctx context.Context, key Key, id []byte, cookie string) (*Session, error) {
+	f := a.m.cache.open(key)
+	s, err := a.read(ctx, key, id, cookie)
+	if err != nil || !a.current() {
+		a.m.cache.giveUp(key, f)
+		return s, err
+	}
+	return a.m.cache.put(s, f), nil
+}
+
+// read opens the stored session and ends it if the clock or a changed
+// configuration say so.
+func (a *App) read(ctx context.Context, key Key, id []byte, cookie string) (*Session, error) {
+	rec, err := a.m.store.Load(ctx, key)
+	if err != nil {
+		return nil, absent(err)
+	}
+	if rec.Binding != a.binding {
+		return nil, a.endUnopened(ctx, key, Revoked)
+	}
+	d, err := a.unseal(key, id, rec.Data)
+	if err != nil {
+		// Not the store's silence: the record is there and was not sealed by this
+		// cookie for this key. Whoever swapped records gets no session (ST-03).
+		a.m.log.Error("session record cannot be opened", "event", "record_unreadable", "app", a.cfg.Origin, "session", a.m.logID(key), "error", err)
+		return nil, ErrNone
+	}
+	set := a.m.settings.Load()
+	s := &Session{app: a, key: key, id: id, cookie: cookie, created: rec.Created, expires: set.end(rec)}
+	s.used.Store(max(rec.Used.UnixNano(), a.m.touches.pending(key)))
+	s.tokens.Store(a.open(d, rec.Version, s.expires))
+	if reason := s.over(time.Now(), set.idle); reason != "" {
+		return a.expire(ctx, s, reason)
+	}
+	return s, nil
+}
+
+// absent turns what a store says of a session that is not there into what a
+// request is told.
+func absent(err error) error {
+	var end *Ended
+	switch {
+	case errors.As(err, &end):
+		return end
+	case errors.Is(err, ErrAbsent):
+		return ErrNone
+	}
+	return unknown(err)
+}
+
+// expire ends a session whose time is over. Of the idle end the store has the
+// last word, as another process may have seen use.
+func (a *App) expire(ctx context.Context, s *Session, reason Reason) (*Session, error) {
+	var c Condition
+	if reason == IdleTimeout {
+		a.m.flushTouches(ctx)
+		idle := a.m.settings.Load().idle
+		c.UnusedSince = time.Now().Add(-idle - idle/useFraction)
+	}
+	d, err := a.end(ctx, s, reason, c)
+	var down *StoreError
+	switch {
+	case err == nil:
+		a.m.revokeLater(a, d.RefreshToken)
+		return nil, &Ended{reason}
+	case errors.Is(err, ErrConflict):
+		return a.usedElsewhere(ctx, s)
+	case errors.As(err, &down) && reason == Lifetime:
+		return nil, &Ended{reason} // the clock needs no store
+	}
+	return nil, absent(err)
+}
+
+// usedElsewhere goes on with a session that seemed idle and is not.
+func (a *App) usedElsewhere(ctx context.Context, s *Session) (*Session, error) {
+	rec, err := a.m.store.Load(ctx, s.key)
+	if err != nil {
+		return nil, absent(err)
+	}
+	s.used.Store(rec.Used.UnixNano())
+	return s, nil
+}
+
+// End ends a session and returns its data as it was at that moment: no refresh
+// comes after it. What becomes of the tokens is the caller's to say.
+//
+// *Ended, if it was over already; *StoreError.
+func (a *App) End(ctx context.Context, s *Session, reason Reason) (Data, error) {
+	d, err := a.end(ctx, s, reason, Condition{})
+	if err != nil {
+		return Data{}, absent(err)
+	}
+	return *d, nil
+}
+
+// end is the one way by which a session ends whose cookie is at hand.
+func (a *App) end(ctx context.Context, s *Session, reason Reason, c Condition) (*Data, error) {
+	rec, err := a.m.store.End(ctx, s.key, reason, c)
+	var end *Ended
+	switch {
+	case errors.As(err, &end):
+		a.m.drop(s, end)
+		return nil, end
+	case err != nil:
+		return nil, err
+	}
+	a.m.drop(s, &Ended{reason})
+	a.m.ended(a.cfg.Origin, s.key, reason)
+	d, err := a.unseal(s.key, s.id, rec.Data)
+	if err != nil {
+		return &Data{}, nil // over all the same; there is no token to revoke
+	}
+	return d, nil
+}
+
+// endUnopened ends a session without looking into it.
+func (a *App) endUnopened(ctx context.Context, key Key, reason Reason) error {
+	_, err := a.m.store.End(ctx, key, reason, Condition{})
+	switch {
+	case err == nil:
+		a.m.over(a.cfg.Origin, key, reason)
+		return &Ended{reason}
+	default:
+		return absent(err)
+	}
+}
+
+// Login is what a finished login knows of the session it makes.
+type Login struct {
+	Subject, SID string
+	Claims       json.RawMessage // the claims the SPA may see, a JSON object
+	Token        *oauth2.Token
+	IDToken      string
+	// Former are the sessions of the same browser; the new one replaces them.
+	Former []Key
+	// FlowBegan is when the browser was sent to the provider.
+	FlowBegan time.Time
+	// UserAgent and Address describe the browser to its user.
+	UserAgent, Address string
+}
+
+// Create makes the session of a finished login, under a new id (CB-21), and
+// returns the cookie for it. The tokens of sessions it replaces are dropped, not
+// revoked: a provider may keep one grant for all of a browser's logins.
+//
+// *StoreError: nothing was given to the browser.
+func (a *App) Create(ctx context.Context, l Login) (*Session, *http.Cookie, error) {
+	set := a.m.settings.Load()
+	id := make([]byte, idBytes)
+	rand.Read(id)
+	cookie, err := a.sessionCookie(id, set.lifetime)
+	if err != nil {
+		return nil, nil, err
+	}
+	now := time.Now()
+	key := Key(sha256.Sum256(id))
+	d := Data{
+		Subject: l.Subject, SID: l.SID, Claims: l.Claims, IDToken: l.IDToken,
+		AccessToken: l.Token.AccessToken, RefreshToken: l.Token.RefreshToken,
+		TokenIssued: now, TokenExpiry: l.Token.Expiry, Generation: 1, FlowBegan: l.FlowBegan,
+	}
+	rec := Record{
+		Binding: a.binding, Created: now, Expires: now.Add(set.lifetime), Used: now,
+		Tags: a.tags(l.Subject, l.SID), Listing: a.listing(key, l), Data: a.seal(key, id, &d),
+	}
+	s := &Session{app: a, key: key, id: id, cookie: cookie.Value, created: now, expires: rec.Expires}
+	s.used.Store(now.UnixNano())
+	s.tokens.Store(a.open(&d, 1, rec.Expires))
+
+	f := a.m.cache.open(key)
+	if err := a.m.store.Create(ctx, key, rec); err != nil {
+		a.m.cache.giveUp(key, f)
+		return nil, nil, unknown(err)
+	}
+	if a.m.cache.put(s, f) == nil {
+		return nil, nil, ErrNone // a back-channel logout was faster
+	}
+	for _, former := range l.Former {
+		if err := a.endUnopened(ctx, former, Replaced); !errors.Is(err, ErrAbsent) && !errors.Is(err, ErrNone) {
+			return nil, nil, err
+		}
+	}
+	return s, cookie, nil
+}
+
+// tags are what the session can be found by, without telling whose it is.
+func (a *App) tags(sub, sid string) []Tag {
+	keys := a.Keys()
+	tags := []Tag{a.tag(keys, "app", a.cfg.Origin), a.tag(keys, "sub", sub)}
+	if sid != "" {
+		tags = append(tags, a.tag(keys, "sid", sid))
+	}
+	return tags
+}
+
+func (a *App) tag(keys *Keys, kind, value string) Tag {
+	return Tag(keys.MAC("tag", kind, a.cfg.Issuer, a.cfg.ClientID, value))
+}
+
+// listing is what the user's own list of sessions and the operator's show.
+func (a *App) listing(key Key, l Login) []byte {
+	b, _ := json.Marshal(map[string]string{
+		"app": a.cfg.Origin, "sub": l.Subject, "user_agent": l.UserAgent, "address": l.Address,
+	})
+	return []byte(a.Keys().Seal("listing", string(key[:]), b))
+}
+
+// Once claims a value for its first user: a state is good for one callback.
+//
+// ErrExists, *StoreError.
+func (a *App) Once(ctx context.Context, kind, value string, until time.Time) error {
+	err := a.m.store.Once(ctx, Key(sha256.Sum256(prefixed("once", a.bound, kind, value))), until)
+	if errors.Is(err, ErrExists) {
+		return err
+	}
+	return unknown(err)
+}
+
+// seal encrypts Data by a key derived from the session id alone, bound to the
+// store key and to whom the session belongs: a record moved to another key, or
+// read under another app's configuration, does not open (ST-03).
+func (a *App) seal(key Key, id []byte, d *Data) []byte {
+	return seal(deriveKey(id, "sessiongate record"), a.aad(key), d.encode())
+}
+
+func (a *App) unseal(key Key, id, sealed []byte) (*Data, error) {
+	b, err := open(deriveKey(id, "sessiongate record"), a.aad(key), sealed)
+	if err != nil {
+		return nil, err
+	}
+	return decodeData(b)
+}
+
+func (a *App) aad(key Key) []byte { return append(key[:], a.bound...) }

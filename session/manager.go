@@ -1,0 +1,251 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorilla/securecookie"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Config is what all apps' sessions have in common.
+type Config struct {
+	Store       Store
+	Keys        *Keys
+	IdleTimeout time.Duration
+	Lifetime    time.Duration
+	// CacheSize bounds how many sessions are open in memory; default 50,000.
+	CacheSize  int
+	Log        *slog.Logger          // default: nothing is logged
+	Registerer prometheus.Registerer // default: nothing is exported
+}
+
+// Manager keeps the sessions of all apps: one store, one cache of opened
+// sessions, one set of refreshes under way.
+type Manager struct {
+	store    Store
+	log      *slog.Logger
+	metrics  *metrics
+	settings atomic.Pointer[settings]
+	cache    *cache
+	touches  touches
+	apps     sync.Map // origin -> *App in force
+
+	// ctx ends when Close gives up waiting; work counts all goroutines.
+	ctx    context.Context
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+	stop   chan struct{} // closed by Close: housekeeping ends
+
+	mu      sync.Mutex // guards what follows
+	flights map[Key]*flight
+	closing bool
+}
+
+// settings are what a reload may change.
+type settings struct {
+	keys           *Keys
+	codecs         []*securecookie.SecureCookie
+	idle, lifetime time.Duration
+}
+
+// end is the absolute end of a session: the one fixed when it began, or an
+// earlier one by what is configured now.
+func (s *settings) end(rec Record) time.Time {
+	if end := rec.Created.Add(s.lifetime); end.Before(rec.Expires) {
+		return end
+	}
+	return rec.Expires
+}
+
+const defaultCacheSize = 50_000
+
+// NewManager starts the housekeeping of a store's sessions. Close ends it.
+func NewManager(c Config) (*Manager, error) {
+	if c.Store == nil || c.Keys == nil || c.IdleTimeout <= 0 || c.Lifetime <= 0 {
+		return nil, errors.New("session: store, keys, idle timeout and lifetime are required")
+	}
+	if c.CacheSize == 0 {
+		c.CacheSize = defaultCacheSize
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	m := &Manager{
+		log: c.Log, metrics: newMetrics(c.Registerer, c.Store),
+		cache: newCache(c.CacheSize), touches: touches{last: map[Key]int64{}},
+		stop: make(chan struct{}), flights: map[Key]*flight{},
+	}
+	m.store = &measured{c.Store, m.metrics}
+	m.settings.Store(&settings{c.Keys, codecs(c.Keys), c.IdleTimeout, c.Lifetime})
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	m.work.Add(1)
+	go m.housekeeping()
+	return m, nil
+}
+
+// Reconfigure puts other keys and times in force, for existing sessions too.
+func (m *Manager) Reconfigure(keys *Keys, idle, lifetime time.Duration) {
+	m.settings.Store(&settings{keys, codecs(keys), idle, lifetime})
+	m.cache.flush()
+}
+
+// Retire ends all sessions of an app that a reload removed or gave another
+// provider or client.
+func (m *Manager) Retire(ctx context.Context, a *App) error {
+	m.apps.CompareAndDelete(a.cfg.Origin, a)
+	for _, mac := range a.Keys().MACs("tag", "app", a.cfg.Issuer, a.cfg.ClientID, a.cfg.Origin) {
+		endings, err := m.store.EndTagged(ctx, Tag(mac), Revoked)
+		m.endings(endings)
+		if err != nil {
+			return unknown(err)
+		}
+	}
+	return nil
+}
+
+// Close stops housekeeping, lets refreshes and revocations finish for as long as
+// ctx lives, and writes the last uses. The store stays open.
+func (m *Manager) Close(ctx context.Context) error {
+	m.mu.Lock()
+	if !m.closing {
+		m.closing = true
+		close(m.stop)
+	}
+	m.mu.Unlock()
+	defer m.cancel()
+	done := make(chan struct{})
+	go func() {
+		m.work.Wait()
+		close(done)
+	}()
+	var err error
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+		m.cancel()
+		<-done
+	}
+	return errors.Join(err, m.flushTouches(context.WithoutCancel(ctx)))
+}
+
+const (
+	touchInterval    = time.Second
+	maxSweepInterval = time.Minute
+)
+
+// housekeeping writes uses and ends what is over, until Close.
+func (m *Manager) housekeeping() {
+	defer m.work.Done()
+	tick := time.NewTicker(touchInterval)
+	defer tick.Stop()
+	swept := time.Now()
+	for {
+		select {
+		case <-m.stop:
+			return
+		case now := <-tick.C:
+			if err := m.flushTouches(m.ctx); err != nil {
+				m.log.Warn("uses of sessions were not stored, keeping them", "event", "store_unavailable", "error", err)
+			}
+			if now.Sub(swept) >= min(maxSweepInterval, m.settings.Load().idle/4) {
+				swept = now
+				m.sweep()
+			}
+		}
+	}
+}
+
+// sweep ends sessions that nobody comes back to. It allows for uses that are not
+// recorded or not written yet, as over does.
+func (m *Manager) sweep() {
+	set := m.settings.Load()
+	endings, err := m.store.Sweep(m.ctx, Limits{
+		Now: time.Now(), Idle: set.idle + set.idle/useFraction + touchInterval, Lifetime: set.lifetime,
+	})
+	m.endings(endings)
+	if err != nil && m.ctx.Err() == nil {
+		m.log.Error("sweep failed, the store may grow", "event", "sweep_failed", "error", err)
+	}
+}
+
+// endings spreads the word of sessions that a store ended.
+func (m *Manager) endings(endings []Ending) {
+	for _, e := range endings {
+		m.over(m.origin(e.Binding), e.Key, e.Reason)
+	}
+}
+
+// origin names the app of a binding for logs and metrics.
+func (m *Manager) origin(binding [32]byte) string {
+	name := "unknown"
+	m.apps.Range(func(_, v any) bool {
+		a := v.(*App)
+		if a.binding == binding {
+			name = a.cfg.Origin
+		}
+		return a.binding != binding
+	})
+	return name
+}
+
+// over forgets a session that ended in the store without its cookie. Its tokens
+// can be revoked only if it is open in memory; else they were destroyed with the
+// record, and count as unrevoked. Those of a replaced session are just dropped.
+func (m *Manager) over(origin string, key Key, reason Reason) {
+	m.ended(origin, key, reason)
+	s := m.cache.drop(key, &Ended{reason})
+	switch {
+	case reason == Replaced:
+	case s == nil:
+		m.metrics.unrevoked.Inc()
+	default:
+		m.revokeLater(s.app, s.tokens.Load().RefreshToken)
+	}
+}
+
+// ended tells of an end, once.
+func (m *Manager) ended(origin string, key Key, reason Reason) {
+	m.metrics.ended.WithLabelValues(origin, string(reason)).Inc()
+	m.log.Info("session ended", "event", "session_ended", "app", origin, "session", m.logID(key), "reason", reason)
+}
+
+// drop marks a session in memory as over; end nil: nothing more is known of it.
+func (m *Manager) drop(s *Session, end *Ended) {
+	if end != nil {
+		s.end.CompareAndSwap(nil, end)
+	}
+	m.cache.drop(s.key, end)
+}
+
+// revokeLater gives a refresh token back without anybody waiting.
+func (m *Manager) revokeLater(a *App, refreshToken string) {
+	if refreshToken == "" {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closing {
+		return
+	}
+	m.work.Add(1)
+	go func() {
+		defer m.work.Done()
+		ctx, cancel := context.WithTimeout(m.ctx, a.cfg.TokenTimeout)
+		defer cancel()
+		if err := a.cfg.Refresher.Revoke(ctx, refreshToken); err != nil {
+			m.metrics.unrevoked.Inc()
+			m.log.Warn("refresh token of an ended session was not revoked", "event", "revocation_failed", "app", a.cfg.Origin, "error", err)
+		}
+	}()
+}
+
+// logID stands for a session in logs.
+func (m *Manager) logID(key Key) string {
+	return m.settings.Load().keys.Hash("log", string(key[:]))
+}

@@ -1,0 +1,457 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"golang.org/x/oauth2"
+)
+
+// Refresher talks to the provider about the tokens of sessions.
+type Refresher interface {
+	// Refresh redeems a refresh token (RFC 6749, section 6), once: it never
+	// repeats the call by itself. An ID token in the answer is the Token's
+	// Extra("id_token"). ErrRejected: the provider refused the token for good.
+	// *Outage: anything else.
+	Refresh(ctx context.Context, refreshToken string) (*oauth2.Token, error)
+
+	// Confirm verifies the raw ID token of a refresh answer and holds it against
+	// the session's former one (OpenID Connect Core, section 12.2). ErrForeign: it
+	// is not this session's, or no good. Any other error: it could not be judged
+	// now.
+	Confirm(ctx context.Context, idToken, former string) error
+
+	// Revoke gives a refresh token back (RFC 7009).
+	Revoke(ctx context.Context, refreshToken string) error
+}
+
+// The answers of a Refresher that end a session.
+var (
+	ErrRejected = errors.New("session: refresh token rejected")
+	ErrForeign  = errors.New("session: ID token of somebody else")
+)
+
+// Outage is a refresh that failed without saying anything about the session.
+type Outage struct {
+	// RetryAfter is what the provider asked for, or 0.
+	RetryAfter time.Duration
+	// Answered: the provider certainly did not act on the token. Where it is
+	// false the token may have been rotated and the answer lost.
+	Answered bool
+	// Operator: the provider refuses the client, not the user (invalid_client).
+	Operator bool
+	Err      error
+}
+
+func (o *Outage) Error() string { return "session: provider: " + o.Err.Error() }
+func (o *Outage) Unwrap() error { return o.Err }
+
+const (
+	// leaseTTL is how long a refresh keeps others off without renewing its lease.
+	leaseTTL = 15 * time.Second
+	// leaseWait bounds the waiting for somebody else's refresh.
+	leaseWait = time.Minute
+	// writeRetry is the pause between attempts to store what must not be lost.
+	writeRetry = 500 * time.Millisecond
+)
+
+// flight is one refresh under way. Its waiters are answered once: when it is
+// done, or earlier when the store does not answer and it goes on trying alone.
+type flight struct {
+	answered chan struct{} // closed when o and err are set
+	o        *opened
+	err      error
+}
+
+func (f *flight) answer(o *opened, err error) {
+	select {
+	case <-f.answered: // an early answer was given
+	default:
+		f.o, f.err = o, err
+		close(f.answered)
+	}
+}
+
+// refreshing tells whether a refresh of the session is under way.
+func (m *Manager) refreshing(key Key) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.flights[key] != nil
+}
+
+// refreshAhead starts a refresh that nobody waits for, unless one is under way or
+// was tried and failed just now.
+func (m *Manager) refreshAhead(s *Session, o *opened, now time.Time) {
+	if o.RefreshToken == "" || s.retry.paused(now) != nil || m.refreshing(s.key) {
+		return
+	}
+	m.join(s, o.Generation)
+}
+
+// refreshed waits for a token of a generation beyond the given one.
+func (m *Manager) refreshed(ctx context.Context, s *Session, beyond uint64) (*AccessToken, error) {
+	for {
+		if err := s.retry.paused(time.Now()); err != nil && !m.refreshing(s.key) {
+			return nil, err
+		}
+		f := m.join(s, beyond)
+		select {
+		case <-f.answered:
+		case <-ctx.Done():
+			return nil, ctx.Err() // the refresh goes on (RF-07)
+		}
+		if f.err != nil {
+			return nil, f.err
+		}
+		if f.o.Generation > beyond {
+			return f.o.access, nil
+		}
+		// Joined a refresh that was satisfied with the very token that is no good.
+	}
+}
+
+// join returns the refresh of the session that is under way, or starts one. It
+// runs apart from any request: a browser that hangs up must not cost the session
+// the answer of the provider.
+func (m *Manager) join(s *Session, beyond uint64) *flight {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f := m.flights[s.key]; f != nil {
+		return f
+	}
+	f := &flight{answered: make(chan struct{})}
+	if m.closing {
+		f.answer(nil, &Unavailable{time.Second, errors.New("shutting down")})
+		return f
+	}
+	m.flights[s.key] = f
+	m.work.Add(1)
+	go func() {
+		defer m.work.Done()
+		r := &refresh{m: m, a: s.app, s: s, f: f, beyond: beyond}
+		o, err := r.run(m.ctx)
+		var down *StoreError
+		switch {
+		case err == nil:
+			s.adopt(o)
+			m.cache.publish(s.key, o)
+		case errors.As(err, &down):
+			s.retry.failed(time.Now(), err, 0)
+		}
+		m.mu.Lock()
+		delete(m.flights, s.key)
+		m.mu.Unlock()
+		f.answer(o, err)
+	}()
+	return f
+}
+
+// refresh is one run of DESIGN.md's section 5.
+type refresh struct {
+	m      *Manager
+	a      *App
+	s      *Session
+	f      *flight
+	beyond uint64
+}
+
+// run holds the lease on the session while it works.
+func (r *refresh) run(ctx context.Context) (*opened, error) {
+	begin := time.Now()
+	wait, cancel := context.WithTimeout(ctx, leaseWait)
+	defer cancel()
+	lease, err := r.m.store.Acquire(wait, r.s.key, leaseTTL)
+	if err != nil {
+		return nil, unknown(err)
+	}
+	r.m.metrics.leaseWait.Observe(time.Since(begin).Seconds())
+	held, stop := context.WithCancel(ctx)
+	renewed := make(chan struct{})
+	go func() {
+		defer close(renewed)
+		r.renew(held, lease)
+	}()
+	defer func() {
+		stop()
+		<-renewed
+		r.m.store.Release(context.WithoutCancel(ctx), lease)
+	}()
+	return r.locked(ctx)
+}
+
+// renew keeps the lease. Losing it is no harm: the record's version fences the
+// write.
+func (r *refresh) renew(ctx context.Context, l Lease) {
+	tick := time.NewTicker(leaseTTL / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			r.m.store.Renew(ctx, l, leaseTTL)
+		}
+	}
+}
+
+// locked reads the record again, for whoever held the lease before may have
+// refreshed it (pains 2), and calls the provider if it still has to.
+func (r *refresh) locked(ctx context.Context) (*opened, error) {
+	o, err := r.reload(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if o.Unverified != "" { // a process died between storing and verifying
+		if o, err = r.confirm(ctx, o); err != nil {
+			return nil, err
+		}
+	}
+	now := time.Now()
+	switch {
+	case o.Generation > r.beyond && o.valid(now):
+		return o, nil
+	case !now.Before(r.s.expires):
+		return nil, r.finish(ctx, o, Lifetime)
+	case o.RefreshToken == "":
+		return nil, r.finish(ctx, o, TokenExpired)
+	}
+	if err := r.a.provider.admit(now); err != nil {
+		return nil, err
+	}
+	return r.redeem(ctx, o)
+}
+
+// redeem makes the token call, with a durable mark before it.
+func (r *refresh) redeem(ctx context.Context, o *opened) (*opened, error) {
+	if !o.Attempt.IsZero() {
+		r.m.metrics.refresh(r.a, "ambiguous")
+		r.log(slog.LevelWarn, "refresh token sent again after an attempt without an answer", "refresh_ambiguous", "first_sent", o.Attempt)
+	}
+	marked := o.Data
+	marked.Attempt = time.Now()
+	o, err := r.replace(ctx, o, marked)
+	if err != nil {
+		return nil, err // not marked, so not sent
+	}
+	call, cancel := context.WithTimeout(ctx, r.a.cfg.TokenTimeout)
+	defer cancel()
+	sent := time.Now()
+	token, err := r.a.cfg.Refresher.Refresh(call, o.RefreshToken)
+	r.m.metrics.refreshSeconds.Observe(time.Since(sent).Seconds())
+	switch {
+	case errors.Is(err, ErrRejected):
+		r.answeredByProvider()
+		return r.rejected(ctx, o)
+	case err != nil:
+		return nil, r.outage(ctx, o, err)
+	}
+	r.answeredByProvider()
+	return r.store(ctx, o, token, sent)
+}
+
+func (r *refresh) answeredByProvider() {
+	r.a.provider.succeeded()
+	r.s.retry.succeeded()
+}
+
+// rejected ends the session, unless the record changed while the provider
+// answered: then somebody else's refresh won.
+func (r *refresh) rejected(ctx context.Context, o *opened) (*opened, error) {
+	now, err := r.reload(ctx)
+	if err == nil && now.Generation > o.Generation {
+		return now, nil
+	}
+	r.m.metrics.refresh(r.a, "rejected")
+	r.log(slog.LevelInfo, "provider rejected the refresh token", "refresh_failed", "reason", "invalid_grant")
+	return nil, r.finish(ctx, o, RefreshRejected)
+}
+
+// outage leaves the session as it is and pauses. If the provider certainly did
+// not act, the mark goes: the next call is no second sending.
+func (r *refresh) outage(ctx context.Context, o *opened, err error) error {
+	var out *Outage
+	if !errors.As(err, &out) {
+		out = &Outage{Err: err}
+	}
+	now := time.Now()
+	r.s.retry.failed(now, out, out.RetryAfter)
+	r.a.provider.failed(now, out, out.RetryAfter)
+	r.m.metrics.refresh(r.a, "unavailable")
+	level := slog.LevelWarn
+	if out.Operator {
+		level = slog.LevelError // nobody is logged out, but somebody must act (RF-10)
+	}
+	r.log(level, "refresh failed, the session goes on", "refresh_failed", "reason", "outage", "operator", out.Operator, "error", out.Err)
+	if out.Answered {
+		unmarked := o.Data
+		unmarked.Attempt = time.Time{}
+		r.replace(ctx, o, unmarked) // if it fails, the next call counts as a second sending: safe
+	}
+	return r.s.retry.paused(now)
+}
+
+// store writes the answer before anybody uses it, then has its ID token verified.
+func (r *refresh) store(ctx context.Context, o *opened, token *oauth2.Token, sent time.Time) (*opened, error) {
+	d := o.Data
+	d.AccessToken, d.TokenIssued, d.TokenExpiry = token.AccessToken, sent, token.Expiry
+	d.Attempt, d.Generation = time.Time{}, d.Generation+1
+	if token.RefreshToken != "" {
+		d.RefreshToken = token.RefreshToken
+	}
+	d.Unverified, _ = token.Extra("id_token").(string)
+	fresh, err := r.persist(ctx, o, d)
+	if errors.Is(err, ErrAbsent) {
+		// It ended meanwhile, and the end wins (RF-13).
+		r.m.metrics.refresh(r.a, "ended")
+		r.m.revokeLater(r.a, d.RefreshToken)
+		return nil, err
+	}
+	if err != nil {
+		return nil, err
+	}
+	if fresh.Unverified != "" {
+		if fresh, err = r.confirm(ctx, fresh); err != nil {
+			return nil, err
+		}
+	}
+	r.m.metrics.refresh(r.a, "ok")
+	r.log(slog.LevelInfo, "refreshed", "refresh")
+	return fresh, nil
+}
+
+// confirm verifies the ID token that came with tokens already stored.
+func (r *refresh) confirm(ctx context.Context, o *opened) (*opened, error) {
+	call, cancel := context.WithTimeout(ctx, r.a.cfg.TokenTimeout)
+	defer cancel()
+	d := o.Data
+	err := r.a.cfg.Refresher.Confirm(call, d.Unverified, d.IDToken)
+	switch {
+	case errors.Is(err, ErrForeign):
+		r.m.metrics.refresh(r.a, "rejected")
+		r.log(slog.LevelWarn, "refresh answer with an ID token that is not this session's", "refresh_failed", "reason", "foreign_id_token", "error", err)
+		r.m.revokeLater(r.a, d.RefreshToken)
+		return nil, r.finish(ctx, o, RefreshRejected)
+	case err == nil:
+		d.IDToken = d.Unverified
+	default:
+		r.log(slog.LevelWarn, "ID token of the refresh answer could not be verified, keeping the former", "refresh", "error", err)
+	}
+	d.Unverified = ""
+	verified, err := r.replace(ctx, o, d)
+	if errors.Is(err, ErrAbsent) {
+		r.m.revokeLater(r.a, d.RefreshToken)
+		return nil, err
+	}
+	if err != nil {
+		// Stored unverified, it is verified again when it is next read.
+		return r.a.open(&d, o.version, r.s.expires), nil
+	}
+	return verified, nil
+}
+
+// persist writes what a provider's answer brought, until the store takes it or
+// says that the session is over: the old refresh token is spent.
+func (r *refresh) persist(ctx context.Context, o *opened, d Data) (*opened, error) {
+	for {
+		fresh, err := r.replace(ctx, o, d)
+		if errors.Is(err, ErrConflict) {
+			now, err := r.reload(ctx)
+			switch {
+			case err == nil && now.Generation >= d.Generation:
+				return now, nil // newer, or ours: a write can be done and its answer lost
+			case err == nil:
+				o = now
+				continue
+			case errors.Is(err, ErrAbsent):
+				return nil, err
+			}
+		}
+		if err == nil || errors.Is(err, ErrAbsent) {
+			return fresh, err
+		}
+		r.f.answer(nil, unknown(err))
+		r.log(slog.LevelError, "store does not take the refreshed token, trying on", "store_unavailable", "error", err)
+		if !pause(ctx, writeRetry) {
+			return nil, unknown(err)
+		}
+	}
+}
+
+// finish ends the session at the version that was judged, and keeps on trying
+// while the store does not answer: the reason will not go away.
+func (r *refresh) finish(ctx context.Context, o *opened, reason Reason) error {
+	for {
+		_, err := r.a.end(ctx, r.s, reason, Condition{Version: o.version})
+		switch {
+		case err == nil:
+			return &Ended{reason}
+		case errors.Is(err, ErrConflict), errors.Is(err, ErrAbsent):
+			if _, err := r.reload(ctx); err != nil {
+				return err
+			}
+			return &Unavailable{time.Second, ErrConflict}
+		}
+		r.f.answer(nil, unknown(err))
+		if !pause(ctx, writeRetry) {
+			return unknown(err)
+		}
+	}
+}
+
+// reload reads the session from the store. A session that is not there any more
+// is over in memory too.
+func (r *refresh) reload(ctx context.Context) (*opened, error) {
+	rec, err := r.m.store.Load(ctx, r.s.key)
+	var end *Ended
+	switch {
+	case errors.As(err, &end):
+		r.m.drop(r.s, end)
+		return nil, end
+	case errors.Is(err, ErrAbsent):
+		r.m.drop(r.s, nil)
+		return nil, ErrNone
+	case err != nil:
+		return nil, unknown(err)
+	}
+	d, err := r.a.unseal(r.s.key, r.s.id, rec.Data)
+	if err != nil {
+		return nil, ErrNone // as when it is read for a request
+	}
+	return r.a.open(d, rec.Version, r.s.expires), nil
+}
+
+// replace writes Data over the version o. ErrConflict, ErrAbsent (*Ended),
+// *StoreError.
+func (r *refresh) replace(ctx context.Context, o *opened, d Data) (*opened, error) {
+	err := r.m.store.Replace(ctx, r.s.key, o.version, r.a.seal(r.s.key, r.s.id, &d))
+	var end *Ended
+	switch {
+	case err == nil:
+		return r.a.open(&d, o.version+1, r.s.expires), nil
+	case errors.As(err, &end):
+		r.m.drop(r.s, end)
+		return nil, end
+	case errors.Is(err, ErrConflict), errors.Is(err, ErrAbsent):
+		return nil, err
+	}
+	return nil, unknown(err)
+}
+
+func (r *refresh) log(level slog.Level, msg, event string, args ...any) {
+	args = append([]any{"event", event, "app", r.a.cfg.Origin, "session", r.s.LogID()}, args...)
+	r.m.log.Log(context.Background(), level, msg, args...)
+}
+
+// pause waits, and tells whether to go on.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
