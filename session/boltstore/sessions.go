@@ -1,0 +1,207 @@
+package boltstore
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"sessiongate/session"
+)
+
+// step is the most sessions that end in one transaction, so that other writers
+// get their turn.
+const step = 500
+
+// Create adds a session.
+func (s *Store) Create(ctx context.Context, key session.Key, rec session.Record) error {
+	rec.Version = 1
+	value := encode(rec)
+	rec.Tags = slices.Clone(rec.Tags)
+	return s.update(ctx, func(t *txn) error {
+		if t.get(sessions, key[:]) != nil {
+			return session.ErrExists
+		}
+		t.put(sessions, key[:], value)
+		for _, tag := range rec.Tags {
+			t.put(tags, tagEntry(tag, key), nil)
+		}
+		use := stamp(rec.Used)
+		t.put(used, key[:], encodeUsed(use, use))
+		t.put(due, dueEntry(byUse, use, key), nil)
+		t.put(due, dueEntry(byCreation, stamp(rec.Created), key), nil)
+		t.put(due, dueEntry(byExpiry, stamp(rec.Expires), key), nil)
+		t.live++
+		return nil
+	})
+}
+
+// Load returns a live session's record.
+func (s *Store) Load(ctx context.Context, key session.Key) (session.Record, error) {
+	var found session.Record
+	err := s.view(ctx, func(t *txn) error {
+		rec, err := t.lookup(key)
+		found = clone(rec)
+		return err
+	})
+	return found, err
+}
+
+// Replace writes data if the session is live and at the version.
+func (s *Store) Replace(ctx context.Context, key session.Key, version uint64, data []byte) error {
+	data = bytes.Clone(data)
+	return s.update(ctx, func(t *txn) error {
+		rec, err := t.lookup(key)
+		if err != nil {
+			return err
+		}
+		if rec.Version != version {
+			return session.ErrConflict
+		}
+		rec.Version++
+		rec.Data = data
+		t.put(sessions, key[:], encode(rec))
+		return nil
+	})
+}
+
+// End turns a live session that meets the condition into a tombstone.
+func (s *Store) End(ctx context.Context, key session.Key, reason session.Reason, c session.Condition) (session.Record, error) {
+	var ended session.Record
+	err := s.update(ctx, func(t *txn) error {
+		rec, err := t.lookup(key)
+		if err != nil {
+			return err
+		}
+		if c.Version != 0 && rec.Version != c.Version {
+			return session.ErrConflict
+		}
+		if !c.UnusedSince.IsZero() && rec.Used.After(c.UnusedSince) {
+			return session.ErrConflict
+		}
+		ended = clone(rec)
+		t.end(key, rec, reason)
+		return nil
+	})
+	if err != nil {
+		return session.Record{}, err // and ended may still be written
+	}
+	return ended, nil
+}
+
+// EndTagged ends the live sessions that carry the tag.
+func (s *Store) EndTagged(ctx context.Context, tag session.Tag, reason session.Reason, except ...session.Key) ([]session.Ending, error) {
+	except = slices.Clone(except)
+	var all []session.Ending
+	for {
+		if err := ctx.Err(); err != nil {
+			return all, fmt.Errorf("boltstore: end tagged: %w", err)
+		}
+		var ended []session.Ending
+		var damage error
+		// A step is not left alone when ctx ends: its endings would be lost.
+		err := s.update(context.WithoutCancel(ctx), func(t *txn) error {
+			ended, damage = nil, nil
+			for _, key := range t.tagged(tag, except) {
+				rec, err := t.indexed(key)
+				if err != nil {
+					damage = err
+					continue
+				}
+				t.end(key, rec, reason)
+				ended = append(ended, session.Ending{Key: key, Binding: rec.Binding, Reason: reason})
+			}
+			return nil
+		})
+		if err != nil {
+			return all, err
+		}
+		all = append(all, ended...)
+		if damage != nil || len(ended) < step {
+			return all, damage
+		}
+	}
+}
+
+// Touch moves Used forward, all in one transaction.
+func (s *Store) Touch(ctx context.Context, touches []session.Touch) error {
+	touches = slices.Clone(touches)
+	return s.update(ctx, func(t *txn) error {
+		for _, touch := range touches {
+			value := t.get(used, touch.Key[:])
+			if len(value) != usedLen || !touch.At.After(lastUsed(value)) {
+				continue
+			}
+			t.put(used, touch.Key[:], encodeUsed(stamp(touch.At), binary.BigEndian.Uint64(value[8:])))
+		}
+		return nil
+	})
+}
+
+// Once claims a key until a time.
+func (s *Store) Once(ctx context.Context, key session.Key, until time.Time) error {
+	return s.update(ctx, func(t *txn) error {
+		if value := t.get(once, key[:]); value != nil {
+			claimed := binary.BigEndian.Uint64(value)
+			if moment(claimed).After(time.Now()) {
+				return session.ErrExists
+			}
+			t.del(due, dueEntry(byClaim, claimed, key))
+		}
+		t.put(once, key[:], binary.BigEndian.AppendUint64(nil, stamp(until)))
+		t.put(due, dueEntry(byClaim, stamp(until), key), nil)
+		return nil
+	})
+}
+
+// lookup returns a live session's record, whose slices are valid inside the
+// transaction only. ErrAbsent, *Ended.
+func (t *txn) lookup(key session.Key) (session.Record, error) {
+	return decode(t.get(sessions, key[:]), t.get(used, key[:]))
+}
+
+// indexed is lookup for a session that an index names, which has to be there.
+func (t *txn) indexed(key session.Key) (session.Record, error) {
+	rec, err := t.lookup(key)
+	if errors.Is(err, session.ErrAbsent) {
+		err = fmt.Errorf("%w: an index names a session that is not there", errDamaged)
+	}
+	return rec, err
+}
+
+// end puts a tombstone in the place of a live session. Nothing leads to the
+// session any more but its key.
+func (t *txn) end(key session.Key, rec session.Record, reason session.Reason) {
+	filed := binary.BigEndian.Uint64(t.get(used, key[:])[8:])
+	t.del(due, dueEntry(byUse, filed, key))
+	t.del(due, dueEntry(byCreation, stamp(rec.Created), key))
+	t.del(due, dueEntry(byExpiry, stamp(rec.Expires), key))
+	t.put(due, dueEntry(byBurial, stamp(rec.Expires), key), nil)
+	t.del(used, key[:])
+	for _, tag := range rec.Tags {
+		t.del(tags, tagEntry(tag, key))
+	}
+	t.put(sessions, key[:], append([]byte{isTombstone}, reason...))
+	t.live--
+}
+
+func tagEntry(tag session.Tag, key session.Key) []byte {
+	return append(tag[:], key[:]...)
+}
+
+// tagged returns up to step sessions that carry the tag. It copies: a cursor
+// loses its place when what it walks is deleted.
+func (t *txn) tagged(tag session.Tag, except []session.Key) []session.Key {
+	var keys []session.Key
+	c := t.tx.Bucket(tags).Cursor()
+	for entry, _ := c.Seek(tag[:]); bytes.HasPrefix(entry, tag[:]) && len(keys) < step; entry, _ = c.Next() {
+		key := session.Key(entry[len(tag):])
+		if !slices.Contains(except, key) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
