@@ -1,0 +1,41 @@
+# `make test` installs what the machine lacks and runs everything. `make help` lists the rest.
+
+.DEFAULT_GOAL := help
+.PHONY: help build test tools lint race zitadel e2e bench clean
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## bin/sessiongate, one static binary
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/sessiongate ./cmd/sessiongate
+
+# One after the other, also with -j: every step wants all cores, and tests that measure moments want them to themselves.
+test: ## everything: lint, race tests, a second provider, a real browser
+	@$(MAKE) --no-print-directory tools
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory race
+	@$(MAKE) --no-print-directory zitadel
+	@$(MAKE) --no-print-directory e2e
+
+tools: ## install what the tests need (Debian packages, npm packages)
+	@scripts/install-tools
+
+lint: ## gofmt, go vet, staticcheck, govulncheck
+	@scripts/lint
+
+race: ## go test -race, with crashes and faults of the real binary
+	go test -race -timeout 8m ./...
+
+zitadel: ## the real binary against a second real provider
+	cd e2e/zitadel && go test -race -timeout 3m ./...
+
+e2e: ## the real binary, a certified provider and Chromium
+	cd e2e && npm test --silent
+
+bench: ## benchmarks of the request path, the cold path and the login
+	go test -run '^$$' -bench . -benchmem ./...
+
+clean: ## remove what was built
+	rm -rf bin e2e/node_modules

@@ -1,0 +1,116 @@
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { World } from './support/world.js';
+import { ask } from './support/wire.js';
+
+let world;
+let visitor;
+let page;
+before(async () => {
+  world = await World.start();
+  visitor = await world.arrive();
+  page = await world.login(visitor);
+});
+after(() => world?.stop());
+
+test('the app\'s files come with a content security policy, and are cached as their names allow', async () => {
+  const navigation = { accept: 'text/html', 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'document', 'sec-fetch-site': 'none' };
+  const index = await ask(`${world.origin}/`, { headers: navigation });
+  assert.equal(index.status, 200);
+  assert.match(index.headers['content-security-policy'], /default-src 'self'|script-src 'self'/);
+  assert.match(index.headers['content-security-policy'], /frame-ancestors 'none'/);
+  assert.equal(index.headers['x-content-type-options'], 'nosniff');
+  assert.match(index.headers['cache-control'], /no-cache/);
+
+  const asset = await ask(`${world.origin}/assets/app-Ck3v9XbQ.js`);
+  assert.equal(asset.status, 200);
+  assert.match(asset.headers['content-type'], /javascript/);
+  assert.match(asset.headers['cache-control'], /immutable/);
+  const again = await ask(`${world.origin}/assets/app-Ck3v9XbQ.js`, { headers: { 'if-none-match': asset.headers.etag } });
+  assert.equal(again.status, 304);
+
+  const route = await ask(`${world.origin}/orders/7`, { headers: navigation });
+  assert.equal(route.status, 200);
+  assert.equal(route.body, index.body);
+  assert.match(route.headers['cache-control'], /no-cache/);
+  const missing = await ask(`${world.origin}/assets/missing-Ck3v9XbQ.js`, { headers: { 'sec-fetch-mode': 'cors', 'sec-fetch-dest': 'script' } });
+  assert.equal(missing.status, 404, 'a missing asset is not the index page');
+});
+
+test('the policy holds in the browser: the app runs, a script written into its page does not', async () => {
+  const app = await visitor.open();
+  const violations = [];
+  app.on('console', (message) => { if (message.type() === 'error') violations.push(message.text()); });
+  await app.goto(`${world.origin}/orders/7`);
+  await app.waitForSelector('body[data-ready]');
+  assert.deepEqual(violations, []);
+  await app.evaluate(() => {
+    const script = document.createElement('script');
+    script.textContent = 'document.body.dataset.pwned = "true"';
+    document.body.append(script);
+  });
+  assert.equal(await app.getAttribute('body', 'data-pwned'), null);
+  assert.match(violations.join('\n'), /Content Security Policy/);
+});
+
+test('server-sent events arrive one by one, with a valid token upstream', async () => {
+  const arrivals = await page.evaluate(() => new Promise((resolve, reject) => {
+    const got = [];
+    const events = new EventSource('/api/stream');
+    events.onmessage = ({ data }) => {
+      got.push({ ...JSON.parse(data), got: Date.now() });
+      if (got.length === 3) { events.close(); resolve(got); }
+    };
+    events.onerror = () => reject(new Error('the event stream broke'));
+  }));
+  assert.deepEqual(arrivals.map(({ n }) => n), [1, 2, 3]);
+  for (const { n, sent, got } of arrivals) assert.ok(got - sent < 300, `event ${n} was ${got - sent} ms late: buffered?`);
+  assert.equal(world.upstream.seen.findLast(({ url }) => url === '/api/stream').token, 'valid');
+});
+
+test('a WebSocket passes messages both ways, with a valid token upstream', async () => {
+  const messages = await page.evaluate(() => new Promise((resolve, reject) => {
+    const got = [];
+    const socket = new WebSocket(`${location.origin.replace('http', 'ws')}/api/socket`);
+    socket.binaryType = 'arraybuffer';
+    socket.onopen = () => { socket.send('hällo'); socket.send(new Uint8Array(70_000)); };
+    socket.onmessage = ({ data }) => {
+      got.push(typeof data === 'string' ? data : data.byteLength);
+      if (got.length === 3) { socket.close(); resolve(got); }
+    };
+    socket.onerror = () => reject(new Error('the WebSocket broke'));
+  }));
+  assert.deepEqual(messages, ['token valid', 'hällo', 70_000]);
+});
+
+test('another site can open neither the stream nor the WebSocket', async () => {
+  const before = world.upstream.seen.length;
+  const attacker = await visitor.open();
+  await attacker.goto(world.site.url);
+  const outcome = await attacker.evaluate((origin) => Promise.all([
+    new Promise((resolve) => {
+      const socket = new WebSocket(`${origin.replace('http', 'ws')}/api/socket`);
+      socket.onopen = () => resolve('open');
+      socket.onerror = () => resolve('refused');
+    }),
+    new Promise((resolve) => {
+      const events = new EventSource(`${origin}/api/stream`, { withCredentials: true });
+      events.onopen = () => resolve('open');
+      events.onerror = () => { events.close(); resolve('refused'); };
+    }),
+    fetch(`${origin}/api/echo`, { credentials: 'include', headers: { 'X-CSRF': '1' } }).then(() => 'open', () => 'refused'),
+    fetch(`${origin}/api/echo`, { mode: 'no-cors', credentials: 'include' }).then(() => 'opaque', () => 'refused'),
+  ]), world.origin);
+  assert.deepEqual(outcome, ['refused', 'refused', 'refused', 'opaque']);
+  assert.equal(world.upstream.seen.length, before, 'the upstream was reached');
+});
+
+test('without a session the API answers 401 with a problem, and never redirects', async () => {
+  const stranger = await ask(`${world.origin}/api/echo`, { headers: { 'x-csrf': '1', accept: 'text/html' } });
+  assert.equal(stranger.status, 401);
+  assert.equal(stranger.headers['content-type'], 'application/problem+json');
+  assert.equal(stranger.headers['x-sessiongate'], '1');
+  assert.equal(stranger.headers['set-cookie'], undefined);
+  assert.equal(stranger.headers.location, undefined);
+  assert.equal(stranger.json().code, 'session_required');
+});
