@@ -72,13 +72,6 @@ func (a *App) Same(other *App) bool { return a.binding == other.binding }
 // Keys is the list of keys in force.
 func (a *App) Keys() *Keys { return a.m.settings.Load().keys }
 
-// current tells whether no reload has replaced the app. Requests that began
-// before go on with the app they began with; what they open is not cached.
-func (a *App) current() bool {
-	now, _ := a.m.apps.Load(a.cfg.Origin)
-	return now == a
-}
-
 // Session finds the session of a request by its cookie. It does not count as
 // use.
 //
@@ -131,7 +124,7 @@ func (a *App) load(ctx context.Context, cookie string) (*Session, error) {
 func (a *App) tryLoad(ctx context.Context, key Key, id []byte, cookie string) (*Session, error) {
 	f := a.m.cache.open(key)
 	s, err := a.read(ctx, key, id, cookie)
-	if err != nil || !a.current() {
+	if err != nil {
 		a.m.cache.giveUp(key, f)
 		return s, err
 	}
@@ -183,7 +176,6 @@ func absent(err error) error {
 func (a *App) expire(ctx context.Context, s *Session, reason Reason) (*Session, error) {
 	var c Condition
 	if reason == IdleTimeout {
-		a.m.flushTouches(ctx)
 		idle := a.m.settings.Load().idle
 		c.UnusedSince = time.Now().Add(-idle - idle/useFraction)
 	}

@@ -96,7 +96,7 @@ func (c *cache) put(s *Session, f *fill) *Session {
 		if former.app == s.app {
 			return former
 		}
-		c.remove(former) // of a configuration that was replaced
+		c.remove(former) // of the app as it was before a reload, or is for requests that began then
 	}
 	sh := c.shard(s.cookie)
 	sh.mu.Lock()

@@ -1,10 +1,12 @@
 package session_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -191,6 +193,43 @@ func (h *hooked) Touch(ctx context.Context, t []session.Touch) error {
 	return h.Store.Touch(ctx, t)
 }
 
+func (h *hooked) Sweep(ctx context.Context, l session.Limits) ([]session.Ending, error) {
+	if err := h.ask("sweep"); err != nil {
+		return nil, err
+	}
+	return h.Store.Sweep(ctx, l)
+}
+
+func (h *hooked) Renew(ctx context.Context, l session.Lease, ttl time.Duration) error {
+	if err := h.ask("renew"); err != nil {
+		return err
+	}
+	return h.Store.Renew(ctx, l, ttl)
+}
+
+// logBuffer collects what a manager logs.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) use(b *bench) {
+	b.config.Log = slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// count tells how many lines are of an event.
+func (l *logBuffer) count(event string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return bytes.Count(l.b.Bytes(), []byte(`"event":"`+event+`"`))
+}
+
 // bench is a manager with one app, a provider and a store in a file.
 type bench struct {
 	*session.App
@@ -255,6 +294,15 @@ func (b *bench) start() {
 	if b.App, err = m.NewApp(b.app); err != nil {
 		b.t.Fatal(err)
 	}
+}
+
+// replica is another process on the same store, with a memory of its own.
+func (b *bench) replica() *bench {
+	b.t.Helper()
+	r := *b
+	r.start()
+	b.t.Cleanup(r.stop)
+	return &r
 }
 
 func (b *bench) stop() {

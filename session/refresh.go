@@ -92,24 +92,19 @@ func (m *Manager) refreshAhead(s *Session, o *opened, now time.Time) {
 
 // refreshed waits for a token of a generation beyond the given one.
 func (m *Manager) refreshed(ctx context.Context, s *Session, beyond uint64) (*AccessToken, error) {
-	for {
-		if err := s.retry.paused(time.Now()); err != nil && !m.refreshing(s.key) {
-			return nil, err
-		}
-		f := m.join(s, beyond)
-		select {
-		case <-f.answered:
-		case <-ctx.Done():
-			return nil, ctx.Err() // the refresh goes on (RF-07)
-		}
-		if f.err != nil {
-			return nil, f.err
-		}
-		if f.o.Generation > beyond {
-			return f.o.access, nil
-		}
-		// Joined a refresh that was satisfied with the very token that is no good.
+	if err := s.retry.paused(time.Now()); err != nil && !m.refreshing(s.key) {
+		return nil, err
 	}
+	f := m.join(s, beyond)
+	select {
+	case <-f.answered:
+	case <-ctx.Done():
+		return nil, ctx.Err() // the refresh goes on (RF-07)
+	}
+	if f.err != nil {
+		return nil, f.err
+	}
+	return f.o.access, nil
 }
 
 // join returns the refresh of the session that is under way, or starts one. It
@@ -132,6 +127,11 @@ func (m *Manager) join(s *Session, beyond uint64) *flight {
 		defer m.work.Done()
 		r := &refresh{m: m, a: s.app, s: s, f: f, beyond: beyond}
 		o, err := r.run(m.ctx)
+		// First out of the map, then known: whoever finds a token of this flight to
+		// be no good cannot join the flight that brought it.
+		m.mu.Lock()
+		delete(m.flights, s.key)
+		m.mu.Unlock()
 		var down *StoreError
 		switch {
 		case err == nil:
@@ -140,9 +140,6 @@ func (m *Manager) join(s *Session, beyond uint64) *flight {
 		case errors.As(err, &down):
 			s.retry.failed(time.Now(), err, 0)
 		}
-		m.mu.Lock()
-		delete(m.flights, s.key)
-		m.mu.Unlock()
 		f.answer(o, err)
 	}()
 	return f

@@ -3,6 +3,7 @@ package session_test
 import (
 	"context"
 	"errors"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -33,6 +34,86 @@ func TestParallelRequestsAtExpiryShareOneTokenCall(t *testing.T) {
 		wg.Wait()
 		if calls, reuses := b.provider.seen(); calls != 1 || reuses != 0 {
 			t.Errorf("token calls = %d, reuses = %d, want 1 and 0", calls, reuses)
+		}
+	})
+}
+
+// RF-05: what one process refreshed, another reads instead of asking again.
+func TestReplicasShareOneTokenCall(t *testing.T) {
+	for _, slow := range []time.Duration{0, time.Second, 40 * time.Second} { // beyond the lease, too
+		t.Run("provider takes "+slow.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, func(b *bench) { b.app.TokenTimeout = time.Minute })
+				replicas := []*bench{b, b.replica(), b.replica()}
+				b.provider.set(func(p *provider) { p.Before = func() { time.Sleep(slow) } })
+				c := b.login()
+				for _, r := range replicas {
+					r.mustToken(c)
+				}
+				for expiry := range 5 {
+					time.Sleep(tokenTTL)
+					var wg sync.WaitGroup
+					for i := range 60 {
+						wg.Go(func() { replicas[i%3].mustToken(c) })
+					}
+					wg.Wait()
+					if calls, reuses := b.provider.seen(); calls != expiry+1 || reuses != 0 {
+						t.Fatalf("expiry %d: token calls = %d, reuses = %d", expiry+1, calls, reuses)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A holder that lost its lease finds that somebody else's write came first, and
+// discards its own.
+func TestALateWriteIsFencedByTheVersion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(b *bench) { b.app.TokenTimeout = time.Minute })
+		r := b.replica()
+		c := b.login()
+		b.mustToken(c)
+		r.mustToken(c)
+		time.Sleep(tokenTTL)
+		b.store.set(func(op string) error {
+			if op == "renew" {
+				return errDown
+			}
+			return nil
+		})
+		slow := time.Minute - time.Second
+		b.provider.set(func(p *provider) {
+			p.Shape = func(tok *oauth2.Token) *oauth2.Token { // this one does not rotate
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				for rt := range p.current {
+					p.current[rt] = true
+				}
+				tok.RefreshToken = ""
+				return tok
+			}
+			p.After = func() error {
+				p.mu.Lock()
+				d := slow
+				slow = 0
+				p.mu.Unlock()
+				time.Sleep(d)
+				return nil
+			}
+		})
+		var late, early string
+		var wg sync.WaitGroup
+		wg.Go(func() { late = b.mustToken(c) })
+		synctest.Wait()
+		wg.Go(func() { early = r.mustToken(c) })
+		wg.Wait()
+		if late != early {
+			t.Error("the late answer was used, the store has another")
+		}
+		b.restart()
+		if b.mustToken(c) != early {
+			t.Error("the late answer was written over the newer one")
 		}
 	})
 }
@@ -163,6 +244,70 @@ func TestAnOutageIsAskedAboutSparingly(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		b.mustToken(c)
 		b.mustToken(other)
+	})
+}
+
+// The stampede: many sessions, each asking for the first time.
+func TestAProviderThatIsDownIsNotAskedByEverybody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		var all []*http.Cookie
+		for range 500 {
+			all = append(all, b.login())
+		}
+		time.Sleep(tokenTTL)
+		b.provider.set(func(p *provider) { p.Fail = &session.Outage{Answered: true, Err: errors.New("503")} })
+		for _, c := range all {
+			b.token(c)
+			time.Sleep(20 * time.Millisecond)
+		}
+		if calls, _ := b.provider.seen(); calls > 20 {
+			t.Errorf("%d token calls in ten seconds of outage", calls)
+		}
+		b.provider.set(func(p *provider) { p.Fail = nil })
+		time.Sleep(10 * time.Second)
+		for _, c := range all {
+			b.mustToken(c)
+		}
+	})
+}
+
+// One session that fails while others do not pauses all the same.
+func TestASessionsOwnTroubleIsNotHammered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		c, well := b.login(), b.login()
+		time.Sleep(tokenTTL)
+		failing := 0
+		for range 300 { // half a minute
+			b.provider.set(func(p *provider) { p.Fail = nil; p.TTL = 10 * time.Millisecond })
+			b.mustToken(well)
+			before, _ := b.provider.seen()
+			b.provider.set(func(p *provider) { p.Fail = &session.Outage{Answered: true, Err: errors.New("invalid_scope")} })
+			b.token(c)
+			after, _ := b.provider.seen()
+			failing += after - before
+			time.Sleep(100 * time.Millisecond)
+		}
+		if failing > 20 {
+			t.Errorf("%d failing token calls in half a minute", failing)
+		}
+	})
+}
+
+func TestARefreshDoesNotOutliveTheSession(t *testing.T) { // RF-12
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(b *bench) { b.config.IdleTimeout = lifetime })
+		s := b.open(b.login())
+		time.Sleep(lifetime)
+		_, err := s.AccessToken(t.Context())
+		var end *session.Ended
+		if !errors.As(err, &end) || end.Reason != session.Lifetime {
+			t.Errorf("error = %v, want ended by lifetime", err)
+		}
+		if calls, _ := b.provider.seen(); calls != 0 {
+			t.Errorf("token calls = %d, want none", calls)
+		}
 	})
 }
 
@@ -413,7 +558,8 @@ func TestALostAnswer(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(t)
+				logs := &logBuffer{}
+				b := newBench(t, logs.use)
 				c := b.login()
 				time.Sleep(tokenTTL)
 				lost := &session.Outage{Err: context.DeadlineExceeded}
@@ -425,9 +571,17 @@ func TestALostAnswer(t *testing.T) {
 					}
 				})
 				b.token(c)
+				if n := logs.count("refresh_ambiguous"); n != 0 {
+					t.Errorf("first call was announced as a second one")
+				}
 				b.provider.set(func(p *provider) { p.After, p.Fail = nil, nil })
 				b.restart() // the mark is in the store, not in memory
 				time.Sleep(5 * time.Second)
+				defer func() {
+					if n := logs.count("refresh_ambiguous"); n != 1 {
+						t.Errorf("the second call was announced %d times as refresh_ambiguous, want once", n)
+					}
+				}()
 				if rotated {
 					b.endedBy(c, session.RefreshRejected)
 				} else {
@@ -436,6 +590,24 @@ func TestALostAnswer(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An answer that says that nothing was done leaves nothing ambiguous.
+func TestAnAnsweredOutageIsNotAmbiguous(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logs := &logBuffer{}
+		b := newBench(t, logs.use)
+		c := b.login()
+		time.Sleep(tokenTTL)
+		b.provider.set(func(p *provider) { p.Fail = &session.Outage{Answered: true, Err: errors.New("503")} })
+		b.token(c)
+		b.provider.set(func(p *provider) { p.Fail = nil })
+		time.Sleep(10 * time.Second)
+		b.mustToken(c)
+		if n := logs.count("refresh_ambiguous"); n != 0 {
+			t.Errorf("announced %d times as refresh_ambiguous", n)
+		}
+	})
 }
 
 // RF-11.

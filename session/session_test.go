@@ -237,6 +237,34 @@ func TestIdleTimeoutAndLifetime(t *testing.T) {
 			})
 		})
 	}
+	t.Run("idle is counted from the last use, also from one that was not recorded", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			c := b.login()
+			time.Sleep(idle/20 - time.Second)
+			use(b, c)
+			time.Sleep(idle - time.Millisecond)
+			b.mustToken(c)
+		})
+	})
+	t.Run("a use that is not stored yet counts when the session is read again", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			c := b.login()
+			b.store.set(func(op string) error {
+				if op == "touch" {
+					return errDown
+				}
+				return nil
+			})
+			time.Sleep(idle - time.Second)
+			use(b, c)
+			b.manager.Reconfigure(b.config.Keys, idle, lifetime)
+			if got := b.open(c).View().IdleExpiresIn; got != idle {
+				t.Errorf("idle end in %v, want %v", got, idle)
+			}
+		})
+	})
 	t.Run("looking is not using", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t)
@@ -269,6 +297,12 @@ func TestIdleTimeoutAndLifetime(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t)
 			c, c2 := b.login(), b.login()
+			b.store.set(func(op string) error {
+				if op == "sweep" { // here it is the request that finds out
+					return errDown
+				}
+				return nil
+			})
 			time.Sleep(20 * time.Minute)
 			b.manager.Reconfigure(b.config.Keys, idle, 30*time.Minute)
 			b.mustToken(c)

@@ -1,0 +1,235 @@
+package boltstore
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"sessiongate/session"
+)
+
+func TestOpenMakesFileAndDirectoryForTheOwnerOnly(t *testing.T) { // ST-06
+	dir := filepath.Join(t.TempDir(), "var", "sessiongate")
+	path := filepath.Join(dir, "sessions.db")
+	openAt(t, path)
+	wantMode(t, dir, 0o700)
+	wantMode(t, path, 0o600)
+}
+
+func TestOpenClosesAFileThatOthersCouldRead(t *testing.T) { // CVE-2012-2760
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	openAt(t, path)
+	wantMode(t, path, 0o600)
+}
+
+func wantMode(t *testing.T, path string, want os.FileMode) {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := info.Mode().Perm(); got != want {
+		t.Errorf("mode of %s = %o, want %o", path, got, want)
+	}
+}
+
+func TestOpenRefusesASecondProcess(t *testing.T) { // ST-10
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	openAt(t, path)
+	child := exec.Command(os.Args[0], "-test.run=^$")
+	child.Env = append(os.Environ(), childOpen+"="+path)
+	begun := time.Now()
+	out, err := child.CombinedOutput()
+	if err == nil {
+		t.Fatal("a second process could open the file")
+	}
+	if want := path + " is open in another process: one bbolt file serves one process"; !strings.Contains(string(out), want) {
+		t.Errorf("it said %q, want %q", out, want)
+	}
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("it took %v to say so", took)
+	}
+}
+
+func TestOpenWaitsForAProcessThatStops(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	first := openAt(t, path)
+	time.AfterFunc(100*time.Millisecond, func() { _ = first.Close() })
+	s, err := Open(path, Options{Wait: 10 * time.Second})
+	if err != nil {
+		t.Fatalf("Open: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+}
+
+func TestOpenRefusesTheFormatOfANewerVersion(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	s := openAt(t, path)
+	err := s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(meta).Put(formatKey, []byte{format + 1}) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time it is still refused, and not for being locked
+		_, err = Open(path, Options{})
+		if err == nil || !strings.Contains(err.Error(), "it was written by a newer sessiongate") {
+			t.Fatalf("Open: error = %v, want one about a newer version", err)
+		}
+	}
+}
+
+// bbolt answers a damaged file by panics, some of them in goroutines of its own
+// (bbolt#446, bbolt#778): Open has to survive them all.
+func TestOpenOfADamagedFileIsAnError(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	s := openAt(t, path)
+	fill(t, s, 2000)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := os.Getpagesize()
+	zero := make([]byte, page)
+	for _, damage := range []struct {
+		name string
+		do   func(b []byte) []byte
+	}{
+		{"cut off in the middle", func(b []byte) []byte { return b[:len(b)/2] }},
+		{"cut off after the meta pages", func(b []byte) []byte { return b[:2*page] }},
+		{"cut off in a meta page", func(b []byte) []byte { return b[:page/2] }},
+		{"both meta pages zeroed", func(b []byte) []byte { return append(make([]byte, 2*page), b[2*page:]...) }},
+		{"all but the meta pages zeroed", func(b []byte) []byte { clear(b[2*page:]); return b }},
+		{"every page but the meta pages points astray", func(b []byte) []byte {
+			for i := 2 * page; i+page <= len(b); i += page {
+				copy(b[i+16:], bytes.Repeat([]byte{0xff}, 32))
+			}
+			return b
+		}},
+		{"another kind of file", func([]byte) []byte { return bytes.Repeat([]byte("origin: https://app.example\n"), 1000) }},
+		{"a short text", func([]byte) []byte { return []byte("hello") }},
+	} {
+		t.Run(damage.name, func(t *testing.T) {
+			if err := os.WriteFile(path, damage.do(bytes.Clone(good)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 { // the second time shows that the lock was given back
+				_, err := Open(path, Options{})
+				if !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), path) {
+					t.Fatalf("Open: error = %v, want %v and the path", err, errDamaged)
+				}
+			}
+		})
+	}
+
+	t.Run("any one page zeroed", func(t *testing.T) {
+		opened := 0
+		for i := 2; (i+1)*page <= len(good); i += 7 {
+			b := bytes.Clone(good)
+			copy(b[i*page:], zero)
+			if err := os.WriteFile(path, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s, err := Open(path, Options{})
+			if err != nil {
+				if !errors.Is(err, errDamaged) {
+					t.Errorf("page %d: error = %v, want %v", i, err, errDamaged)
+				}
+				continue
+			}
+			opened++ // a free page, or the inside of a value
+			if err := s.Close(); err != nil {
+				t.Errorf("page %d: Close: %v", i, err)
+			}
+		}
+		t.Logf("%d files opened nevertheless", opened)
+	})
+}
+
+// A record that makes no sense is not the absence of a session, and stands in
+// the way of no other.
+func TestARecordThatCannotBeReadIsUnknown(t *testing.T) {
+	for name, value := range map[string][]byte{
+		"of a kind from the future": []byte("Z..."),
+		"cut off":                   encode(session.Record{})[:40],
+		"with too many tags":        append(encode(session.Record{})[:57], 0xff, 0xff, 0xff, 0xff, 0x0f),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t)
+			tag := session.Tag{7}
+			damaged, healthy := session.Key{1}, session.Key{2}
+			for _, key := range []session.Key{damaged, healthy} {
+				if err := s.Create(t.Context(), key, session.Record{Created: time.Now(), Tags: []session.Tag{tag}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(sessions).Put(damaged[:], value) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantDamaged := func(what string, err error) {
+				t.Helper()
+				if !errors.Is(err, errDamaged) || errors.Is(err, session.ErrAbsent) {
+					t.Errorf("%s: error = %v, want %v", what, err, errDamaged)
+				}
+			}
+			_, err = s.Load(t.Context(), damaged)
+			wantDamaged("Load", err)
+			wantDamaged("Replace", s.Replace(t.Context(), damaged, 1, nil))
+			_, err = s.End(t.Context(), damaged, session.Logout, session.Condition{})
+			wantDamaged("End", err)
+
+			endings, err := s.EndTagged(t.Context(), tag, session.Logout)
+			wantDamaged("EndTagged", err)
+			if len(endings) != 1 || endings[0].Key != healthy {
+				t.Errorf("EndTagged = %v, want the healthy session", endings)
+			}
+			limits := session.Limits{Now: time.Now()}
+			_, err = s.Sweep(t.Context(), limits)
+			wantDamaged("Sweep", err)
+			if _, err = s.Sweep(t.Context(), limits); err != nil {
+				t.Errorf("a second Sweep: error = %v, want it to be past that record", err)
+			}
+		})
+	}
+}
+
+// fill adds n sessions of about 2 KB.
+func fill(t testing.TB, s *Store, n int) []session.Key {
+	t.Helper()
+	keys := make([]session.Key, n)
+	errs := make(chan error, n)
+	for i := range keys {
+		keys[i] = session.Key([]byte(fmt.Sprintf("%032d", i)))
+		go func() {
+			now := time.Now()
+			errs <- s.Create(t.Context(), keys[i], session.Record{
+				Created: now, Used: now, Expires: now.Add(time.Hour),
+				Tags: []session.Tag{{byte(i)}}, Data: bytes.Repeat([]byte{byte(i)}, 2000),
+			})
+		}()
+	}
+	for range keys {
+		if err := <-errs; err != nil {
+			t.Fatal(err)
+		}
+	}
+	return keys
+}
