@@ -47,7 +47,6 @@ func stripCookies(h http.Header, owns func(name string) bool) {
 		}
 		kept = append(kept, line)
 	}
-	clear(lines[len(kept):])
 	if len(kept) == 0 {
 		delete(h, "Cookie")
 		return

@@ -160,6 +160,7 @@ func TestOwnsSetCookie(t *testing.T) {
 		{"the session cookie", s + "=x; Path=/", true},
 		{"its deletion", s + "=; Max-Age=0", true},
 		{"without a value", s, true},
+		{"without a value, but with attributes", s + "; Path=/", true},
 		{"a flow cookie", s + "-flow-1=x", true},
 		{"in lower case", "__host-http-session=x", true},
 		{"in upper case, of a flow", "__HOST-HTTP-SESSION-FLOW=x", true},

@@ -118,6 +118,7 @@ func TestCanonicalPathAccepts(t *testing.T) {
 		{"an encoded question mark", "/a%3Fb", "/a%3Fb", "/a%3Fb"},
 		{"an encoded space", "/a%20b", "/a%20b", "/a%20b"},
 		{"encoded UTF-8", "/caf%C3%A9/%E6%97%A5/%F0%9F%98%80", "/caf%C3%A9/%E6%97%A5/%F0%9F%98%80", "/caf%C3%A9/%E6%97%A5/%F0%9F%98%80"},
+		{"UTF-8 that an overlong sequence begins like", "/%E0%A4%A8/%F0%90%80%80", "/%E0%A4%A8/%F0%90%80%80", "/%E0%A4%A8/%F0%90%80%80"},
 		{"encoded Latin-1", "/b%FCro", "/b%FCro", "/b%FCro"},
 		{"an encoded percent sign", "/100%25", "/100%25", "/100%25"},
 		{"an encoded percent sign before ordinary text", "/100%25zz/%25", "/100%25zz/%25", "/100%25zz/%25"},

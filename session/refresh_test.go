@@ -299,6 +299,12 @@ func TestARefreshDoesNotOutliveTheSession(t *testing.T) { // RF-12
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, func(b *bench) { b.config.IdleTimeout = lifetime })
 		s := b.open(b.login())
+		b.store.set(func(op string) error {
+			if op == "sweep" { // here it is the refresh that finds out
+				return errDown
+			}
+			return nil
+		})
 		time.Sleep(lifetime)
 		_, err := s.AccessToken(t.Context())
 		var end *session.Ended

@@ -98,11 +98,14 @@ func (p *Provider) mint(g *grant, refresh, nonce string, f *Fault) (map[string]a
 	return body, nil
 }
 
-// accessToken makes a JWT by RFC 9068.
+// accessToken makes a JWT by RFC 9068. Its claim generation is ours: 0 at the
+// login, and one more at each refresh.
 func (p *Provider) accessToken(g *grant, now time.Time) (string, error) {
 	id := rand.Text()
 	p.mu.Lock()
 	p.accesses[id] = g
+	generation := g.minted
+	g.minted++
 	p.mu.Unlock()
 	return p.sign("at+jwt", map[string]any{
 		"iss":       p.cfg.Issuer,
@@ -115,6 +118,8 @@ func (p *Provider) accessToken(g *grant, now time.Time) (string, error) {
 		"iat":       now.Unix(),
 		"exp":       now.Add(p.cfg.AccessTokenTTL).Unix(),
 		"jti":       id,
+
+		"generation": generation,
 	})
 }
 

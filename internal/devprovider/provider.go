@@ -111,6 +111,7 @@ type grant struct {
 	scope    []string
 	authTime time.Time
 	revoked  bool
+	minted   int // access tokens so far
 }
 
 type refreshToken struct {

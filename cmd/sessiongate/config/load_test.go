@@ -1,0 +1,157 @@
+package config
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestExpansionHappensAfterParsing(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "secret"), "from a file: [x]\r\n")
+	t.Setenv("CONFIG_TEST_VALUE", "a: [b}, \"c\" # ${HOME}")
+	t.Setenv("CONFIG_TEST_NUMBER", "7")
+	t.Setenv("CONFIG_TEST_BOOL", "true")
+	c, err := Parse(filepath.Join(dir, "c.yaml"), []byte(`
+session: {keys: [q9Zr0Jw2cXh4tV7nLs1KpE8mYd3uGa6bFo5iTkW3x0Q=]}
+limits: {connections: "${CONFIG_TEST_NUMBER}"}
+log: {access: "${CONFIG_TEST_BOOL}"}
+apps:
+  - origin: https://shop.example.com
+    oidc:
+      issuer: https://login.example.com
+      client_id: ${CONFIG_TEST_VALUE}
+      client_secret: "<${file:secret}> $${NAME} $5"
+      auth_params: {audience: "x${CONFIG_TEST_NUMBER}y${CONFIG_TEST_NUMBER}z"}
+    routes: []
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := c.Apps[0].OIDC
+	for _, row := range []struct{ what, got, want string }{
+		{"a value that looks like YAML stays one value", o.ClientID, "a: [b}, \"c\" # ${HOME}"},
+		{"files, escapes and lone dollars", o.ClientSecret.Reveal(), "<from a file: [x]> ${NAME} $5"},
+		{"two references in one value", o.AuthParams["audience"], "x7y7z"},
+	} {
+		if row.got != row.want {
+			t.Errorf("%s: got %q, want %q", row.what, row.got, row.want)
+		}
+	}
+	if c.Limits.Connections != 7 || !c.Log.Access {
+		t.Errorf("numbers and truth values from outside: %d, %v", c.Limits.Connections, c.Log.Access)
+	}
+	if want := filepath.Join(dir, "secret"); !slices.Contains(c.Files, want) {
+		t.Errorf("Files = %v, want %s in it", c.Files, want)
+	}
+}
+
+func TestPathsAreRelativeToTheConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	c, err := Parse(filepath.Join(dir, "c.yaml"), []byte(leastConfig+`      - {path: /, static: {dir: dist}, auth: none}`))
+	if err == nil {
+		t.Fatal("a list in two styles was accepted")
+	}
+	text := strings.Replace(leastConfig, `"http://127.0.0.1:9000"}]`, `"http://127.0.0.1:9000"}, {path: /, static: {dir: dist}, auth: none}]`, 1)
+	if c, err = Parse(filepath.Join(dir, "c.yaml"), []byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := string(c.Apps[0].Routes[1].Static.Dir), filepath.Join(dir, "dist"); got != want {
+		t.Errorf("static.dir = %s, want %s", got, want)
+	}
+	if r := c.Apps[0].Routes[1]; r.Token != "none" || r.CSRF != "" {
+		t.Errorf("auth: none came with token %q and csrf %q", r.Token, r.CSRF)
+	}
+}
+
+func TestAKeyThatKeygenCouldHaveMadeIsAccepted(t *testing.T) {
+	for name, key := range map[string]string{
+		"base64":             "q9Zr0Jw2cXh4tV7nLs1KpE8mYd3uGa6bFo5iTkW3x0Q=",
+		"base64url":          "q9Zr0Jw2cXh4tV7nLs1KpE8mYd3uGa6bFo5iTkW3x_-",
+		"hex, which is also": "3f9a1c5be07d24886cb1f0e29d37a45c8812de6b70f94ca3155e8b9d02c7f16a",
+	} {
+		if _, what := decodeKey(key); what != "" {
+			t.Errorf("%s: the key %s", name, what)
+		}
+	}
+}
+
+// Problem is for what only shows when a configuration is put to use.
+func TestALaterProblemPointsAtItsLine(t *testing.T) {
+	c, err := Parse("c.yaml", []byte(leastConfig))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := c.Problem("apps[0].routes[0].upstream", "does not answer", "start it").Error()
+	want := "c.yaml:6:38: apps[0].routes[0].upstream: does not answer; start it\n" +
+		`     6 |     routes: [{path: /api/, upstream: "http://127.0.0.1:9000"}]`
+	if got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	c, err := loadTestdata(t, "unwise.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, _ := os.Getwd()
+	got := strings.ReplaceAll(c.Warnings().Error(), here, "DIR") + "\n"
+	if *update {
+		write(t, "unwise.golden", got)
+	}
+	want, err := os.ReadFile("unwise.golden")
+	if err != nil || got != string(want) {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+	if strings.Contains(got, "canary") {
+		t.Error("a warning holds a secret")
+	}
+}
+
+func TestAFileThatIsNoFileIsRefused(t *testing.T) {
+	for _, path := range []string{t.TempDir(), filepath.Join(t.TempDir(), "absent.yaml"), os.DevNull} {
+		if _, err := Load(path); err == nil {
+			t.Errorf("%s was accepted", path)
+		}
+	}
+}
+
+// FuzzParse: whatever the text, no panic, and every problem has a place in it.
+func FuzzParse(f *testing.F) {
+	files, _ := filepath.Glob("testdata/*.yaml")
+	for _, file := range append(files, example) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(text))
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := Parse("c.yaml", []byte(text))
+		if err == nil {
+			_ = c.Warnings()
+			return
+		}
+		var problems Problems
+		if !errors.As(err, &problems) || len(problems) == 0 {
+			t.Fatalf("%T: %v", err, err)
+		}
+		lines := strings.Count(text, "\n") + 1
+		for _, p := range problems {
+			if p.Line < 1 || p.Line > lines || p.Column < 1 || p.What == "" {
+				t.Errorf("%d lines, but: %v", lines, p)
+			}
+		}
+	})
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,247 @@
+package config
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/base64"
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// complete fills in the defaults that depend on other keys.
+func (c *Config) complete() {
+	for i := range c.Apps {
+		for j := range c.Apps[i].Routes {
+			r := &c.Apps[i].Routes[j]
+			switch {
+			case r.Auth == "none":
+				r.Token, r.CSRF = "none", ""
+				continue
+			case r.CSRF == "" && r.Kind == "page":
+				r.CSRF = "origin"
+			case r.CSRF == "":
+				r.CSRF = "header"
+			}
+			if r.Token == "" {
+				r.Token = "access"
+			}
+		}
+	}
+}
+
+// report notes a problem, unless one about the same key is known already.
+func (c *Config) report(key, what, fix string) {
+	if !c.src.problems.about(key) && !c.src.meant[key] {
+		c.src.report(key, what, fix)
+	}
+}
+
+// validate refuses what would be unsafe or cannot work (OP-01).
+func (c *Config) validate() {
+	c.validateListener("listen", c.Listen)
+	c.validateListener("admin.listen", c.Admin.Listen)
+	if c.Listen == c.Admin.Listen && !strings.HasSuffix(c.Listen, ":0") {
+		c.report("admin.listen", "is the public listener", "use another port: health and metrics are not for the public")
+	}
+	if c.Limits.HeaderBytes < 4096 {
+		c.report("limits.header_bytes", "is too small for ordinary requests", "allow 4096 or more")
+	}
+	c.validatePair("tls", &c.TLS)
+	c.validateSession()
+	origins := make(map[string]string)
+	for i := range c.Apps {
+		c.validateApp(fmt.Sprintf("apps[%d]", i), &c.Apps[i], origins)
+	}
+	c.validateServerTLS()
+}
+
+func (c *Config) validateListener(key, address string) {
+	_, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		c.report(key, "is not an address to listen on", `write host:port or :port, in quotes: ":8080"`)
+	}
+}
+
+func (c *Config) validateSession() {
+	s := &c.Session
+	if s.IdleTimeout == 0 {
+		c.report("session.idle_timeout", "is zero", "sessions need an end: write a duration such as 30m")
+	}
+	if s.Lifetime == 0 {
+		c.report("session.lifetime", "is zero", "sessions need an end: write a duration such as 12h")
+	}
+	if s.Lifetime < s.IdleTimeout {
+		c.report("session.lifetime", "is shorter than session.idle_timeout", "make it at least as long")
+	}
+	if s.Store.Bbolt.Path == "" {
+		c.report("session.store.bbolt.path", "is empty", "name a file")
+	}
+	c.validateKeys()
+	c.validateCookie()
+}
+
+func (c *Config) validateKeys() {
+	if len(c.Session.Keys) == 0 {
+		c.report("session.keys", "holds no key", "make one with: sessiongate keygen")
+	}
+	var known [][]byte
+	for i, secret := range c.Session.Keys {
+		key := fmt.Sprintf("session.keys[%d]", i)
+		decoded, what := decodeKey(string(secret))
+		if what != "" {
+			c.report(key, what, "make one with: sessiongate keygen")
+			continue
+		}
+		for j, other := range known {
+			if bytes.Equal(decoded, other) {
+				c.report(key, fmt.Sprintf("is the same key as session.keys[%d]", j), "remove one")
+			}
+		}
+		known = append(known, decoded)
+	}
+}
+
+// decodeKey returns a session key, or says what is wrong with it.
+func decodeKey(text string) (key []byte, what string) {
+	if text == "" {
+		return nil, "is empty"
+	}
+	text = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(text, "="))
+	key, err := base64.RawStdEncoding.DecodeString(text)
+	switch {
+	case err != nil:
+		return nil, "is not base64"
+	case len(key) < 32:
+		return nil, fmt.Sprintf("has %d bytes, and needs 32 or more", len(key))
+	case weak(key) || weak([]byte(text)):
+		return nil, "is a weak key: it follows a pattern"
+	}
+	return key, ""
+}
+
+// weak tells keys that somebody typed: few different bytes, a text repeated, or
+// bytes at one distance. Random keys pass but once in 2^100.
+func weak(key []byte) bool {
+	different := make(map[byte]bool)
+	ladder := true
+	for i, b := range key {
+		different[b] = true
+		ladder = ladder && (i < 2 || b-key[i-1] == key[1]-key[0])
+	}
+	if len(different) < 8 || ladder {
+		return true
+	}
+	for period := 1; period <= len(key)/2; period++ {
+		if bytes.Equal(key[period:], key[:len(key)-period]) {
+			return true
+		}
+	}
+	return false
+}
+
+var cookieName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$")
+
+func (c *Config) validateCookie() {
+	const key = "session.cookie.name"
+	name := c.Session.Cookie.Name
+	if name == "" {
+		return
+	}
+	if !cookieName.MatchString(name) {
+		c.report(key, "is not a name for a cookie", "use letters, digits, - and _, at most 64")
+		return
+	}
+	prefixed := strings.HasPrefix(name, "__Host-")
+	for _, app := range c.Apps {
+		switch secure := strings.HasPrefix(app.Origin, "https:"); {
+		case secure && !prefixed:
+			c.report(key, "does not begin with __Host-", "begin it so, or leave it out: without the prefix a sibling domain can plant the cookie")
+		case !secure && strings.HasPrefix(name, "__"):
+			c.report(key, "has a prefix that browsers refuse for an http origin", "leave it out: http origins get a name of their own")
+		}
+	}
+}
+
+// validatePair reads a certificate with its key.
+func (c *Config) validatePair(key string, t *TLS) {
+	t.Certificate = c.certificate(key, t.Cert, t.Key)
+}
+
+func (c *Config) certificate(key string, cert, private File) *tls.Certificate {
+	switch {
+	case cert == "" && private == "":
+		return nil
+	case private == "":
+		c.report(key+".key", "is missing", "name the PEM file of the certificate's key")
+		return nil
+	case cert == "":
+		c.report(key+".cert", "is missing", "name the PEM file of the key's certificate")
+		return nil
+	}
+	certPEM, ok := c.read(key+".cert", cert)
+	keyPEM, ok2 := c.read(key+".key", private)
+	if !ok || !ok2 {
+		return nil
+	}
+	// The error of X509KeyPair describes PEM blocks and never quotes them.
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		c.report(key+".cert", "does not work with its key: "+strings.TrimPrefix(err.Error(), "tls: "), "name PEM files that belong together, the certificate's chain in order")
+		return nil
+	}
+	if time.Now().After(pair.Leaf.NotAfter) {
+		c.report(key+".cert", "expired at "+pair.Leaf.NotAfter.UTC().Format(time.RFC3339), "renew it")
+	}
+	return &pair
+}
+
+// read returns a file's content and reports one that cannot be read.
+func (c *Config) read(key string, file File) ([]byte, bool) {
+	content, err := readSmall(string(file))
+	if err != nil {
+		c.report(key, reason(err, string(file)), "name a file that the gateway's user can read")
+	}
+	return content, err == nil
+}
+
+// validateServerTLS finds apps that could not be reached for want of a
+// certificate: with one certificate the public listener speaks TLS only.
+func (c *Config) validateServerTLS() {
+	common, speaks := c.TLS.Cert != "", c.SpeaksTLS()
+	for i, app := range c.Apps {
+		key := fmt.Sprintf("apps[%d].origin", i)
+		switch {
+		case !speaks:
+		case strings.HasPrefix(app.Origin, "http:"):
+			c.report(key, "is http, but the listener speaks TLS", "make it https, or remove the certificates")
+		case !common && app.TLS.Cert == "":
+			c.report(key, "has no certificate, but the listener speaks TLS for other apps", fmt.Sprintf("set apps[%d].tls or tls", i))
+		}
+	}
+}
+
+// SpeaksTLS tells whether the public listener does.
+func (c *Config) SpeaksTLS() bool {
+	speaks := c.TLS.Cert != ""
+	for _, app := range c.Apps {
+		speaks = speaks || app.TLS.Cert != ""
+	}
+	return speaks
+}
+
+// isLoopback tells hosts that never leave the machine.
+func isLoopback(host string) bool {
+	if address, err := netip.ParseAddr(host); err == nil {
+		return address.Unmap().IsLoopback()
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
+}

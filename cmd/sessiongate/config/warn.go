@@ -1,0 +1,170 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Warnings tells what is valid and probably unwise.
+func (c *Config) Warnings() Problems {
+	w := &warner{src: c.src}
+	w.server(c)
+	w.session(&c.Session)
+	clients := make(map[[2]string]string)
+	for i := range c.Apps {
+		key, app := fmt.Sprintf("apps[%d]", i), &c.Apps[i]
+		w.app(c, key, app)
+		client := [2]string{app.OIDC.Issuer, app.OIDC.ClientID}
+		if first, taken := clients[client]; taken {
+			w.warn(key+".oidc.client_id", "is the client of "+first+" too", "register one client for each app: a logout of one may end the other")
+		}
+		clients[client] = key
+	}
+	w.loopbackApps(c)
+	return w.src.finish(w.problems)
+}
+
+type warner struct {
+	src      *source
+	problems Problems
+}
+
+func (w *warner) warn(key, what, fix string) {
+	w.problems = append(w.problems, w.src.problem(key, what, fix))
+}
+
+// short warns of a duration below what works in practice. None is refused:
+// tests and demonstrations want them.
+func (w *warner) short(key string, d, least time.Duration, fix string) {
+	if d < least {
+		w.warn(key, "is very short", fix)
+	}
+}
+
+func (w *warner) server(c *Config) {
+	w.short("shutdown_timeout", c.ShutdownTimeout, time.Second, "requests and writes under way are cut: allow 10s or more")
+	for i, prefix := range c.TrustedProxies {
+		if prefix.Bits() == 0 {
+			w.warn(fmt.Sprintf("trusted_proxies[%d]", i), "believes everybody's X-Forwarded-For", "list your own proxies only")
+		}
+	}
+	host, _, _ := net.SplitHostPort(c.Admin.Listen)
+	if !isLoopback(host) {
+		w.warn("admin.listen", "can be reached from other machines", "let the network keep strangers out: metrics name apps and routes")
+	}
+	if c.Log.Level == "debug" {
+		w.warn("log.level", "is debug", "use info in production")
+	}
+	tls := c.SpeaksTLS()
+	https := slices.ContainsFunc(c.Apps, func(a App) bool { return strings.HasPrefix(a.Origin, "https:") })
+	if https && !tls && len(c.TrustedProxies) == 0 {
+		w.warn("trusted_proxies", "is empty, though something in front of the gateway must speak TLS",
+			"list its addresses, or all clients share its address in logs and in limits.login_per_minute")
+	}
+}
+
+func (w *warner) session(s *Session) {
+	w.short("session.idle_timeout", s.IdleTimeout, time.Minute, "users who read for a minute are logged out")
+	w.short("session.lifetime", s.Lifetime, 5*time.Minute, "users have to log in all the time")
+	if s.Lifetime > 30*24*time.Hour {
+		w.warn("session.lifetime", "is very long", "a stolen cookie is good for as long: stay within 30 days (720h)")
+	}
+	if s.Cookie.SameSite == "lax" {
+		w.warn("session.cookie.same_site", "is lax", "use strict: links from other sites work with it too")
+	}
+	if s.Cookie.Persistent {
+		w.warn("session.cookie.persistent", "keeps sessions when the browser is closed", "leave it off for shared computers")
+	}
+}
+
+func (w *warner) app(c *Config, key string, app *App) {
+	if len(app.Routes) == 0 {
+		w.warn(key+".routes", "is empty: the app has nothing but "+app.BasePath, "add the routes of its API and its files")
+	}
+	if strings.HasPrefix(app.Origin, "https:") && app.SecurityHeaders.HSTS < 31536000 {
+		w.warn(key+".security_headers.hsts", "is less than a year", "use 31536000 once everything is https")
+	}
+	pair := app.TLS.Certificate
+	if pair == nil {
+		pair = c.TLS.Certificate
+	}
+	if pair != nil && pair.Leaf.VerifyHostname(hostname(app.Origin)) != nil {
+		w.warn(key+".origin", "is not a host of its certificate", "browsers will refuse it: get one for this host")
+	}
+	w.oidc(key+".oidc", &app.OIDC)
+	for i := range app.Routes {
+		w.route(fmt.Sprintf("%s.routes[%d]", key, i), &app.Routes[i])
+	}
+}
+
+func (w *warner) oidc(key string, o *OIDC) {
+	if !slices.Contains(o.Scopes, "offline_access") {
+		w.warn(key+".scopes", "lacks offline_access", "most providers give a refresh token only with it: sessions may end with the first access token")
+	}
+	w.short(key+".timeout", o.Timeout, time.Second, "slow answers count as outages, and a refresh may be lost: allow 5s or more")
+	if o.Timeout > time.Minute {
+		w.warn(key+".timeout", "is very long", "users wait that long when the provider hangs: 10s is plenty")
+	}
+	if o.ClockSkew > 5*time.Minute {
+		w.warn(key+".clock_skew", "is very long", "set the clocks right instead: expired ID tokens are accepted that long")
+	}
+	if !slices.Contains(o.UserClaims, "sub") {
+		w.warn(key+".user_claims", "lacks sub", "the app cannot tell users apart without it")
+	}
+	if !o.Logout.Revoke {
+		w.warn(key+".logout.revoke", "is off", "refresh tokens stay good after a logout")
+	}
+}
+
+func (w *warner) route(key string, r *Route) {
+	w.timeout(key, r)
+	switch {
+	case isRemote(r.Upstream):
+		w.warn(key+".insecure_http", "sends access tokens over the network without TLS", "only where the network itself is encrypted")
+	case r.Static == nil:
+	case !isDirectory(string(r.Static.Dir)):
+		w.warn(key+".static.dir", "is not a directory", "build the app first: until then all of it is 404")
+	case r.Auth == "required" && r.Kind == "api":
+		w.warn(key+".kind", "is api: visitors without a session get an error instead of the login", "set kind: page")
+	}
+}
+
+func (w *warner) timeout(key string, r *Route) {
+	if r.Timeout == 0 && r.Upstream != nil {
+		w.warn(key+".timeout", "is off", "a hanging upstream holds requests for ever")
+	} else if r.Upstream != nil {
+		w.short(key+".timeout", r.Timeout, time.Second, "ordinary answers may take longer")
+	}
+}
+
+func isDirectory(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// loopbackApps warns of apps that differ in the port only: cookies do not know
+// ports, so that they would share one (RFC 6265, section 8.5).
+func (w *warner) loopbackApps(c *Config) {
+	hosts := make(map[string]string)
+	for i, app := range c.Apps {
+		key := fmt.Sprintf("apps[%d].origin", i)
+		host := hostname(app.Origin)
+		if first, taken := hosts[host]; taken {
+			w.warn(key, "differs from "+first+" in the port only", "use another host: browsers share cookies between ports")
+		}
+		hosts[host] = key
+	}
+}
+
+func hostname(origin string) string {
+	u, err := url.Parse(origin)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}

@@ -1,0 +1,203 @@
+package proxy
+
+import (
+	"errors"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// modifyAnswer is called by ReverseProxy with an upstream's answer. It moves the
+// header over to ours: what it leaves, ReverseProxy copies field by field.
+func modifyAnswer(res *http.Response) error {
+	x := exchangeOf(res.Request.Context())
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		return x.modifyUpgrade(res)
+	}
+	from, to := res.Header, x.Header()
+	for name, values := range from {
+		if values = x.answerField(name, values); values != nil {
+			to[name] = values
+		}
+	}
+	x.decorate(to)
+	clear(from)
+	if v := to["Content-Type"]; v != nil {
+		from["Content-Type"] = v // ReverseProxy looks for event streams, and copies it back
+		delete(to, "Content-Type")
+		if isEventStream(v) {
+			x.opened(x.meters.sse)
+		}
+	}
+	return nil
+}
+
+// modifyUpgrade lets a WebSocket begin that was asked for; nothing else becomes
+// a tunnel (pain 49).
+func (x *exchange) modifyUpgrade(res *http.Response) error {
+	h := res.Header
+	if !x.handshake || len(h["Upgrade"]) != 1 || !strings.EqualFold(h["Upgrade"][0], "websocket") {
+		return errors.New("switches protocols unasked")
+	}
+	removeNamed(h, h["Connection"])
+	h["Connection"], h["Upgrade"] = upgradeHeader, webSocket
+	for name, values := range h {
+		if values = x.answerField(name, values); values == nil {
+			delete(h, name)
+		} else {
+			h[name] = values
+		}
+	}
+	x.decorate(h)
+	x.status = res.StatusCode
+	x.opened(x.meters.webSocket)
+	return nil
+}
+
+// answerField returns what of a field of an upstream's answer may pass.
+func (x *exchange) answerField(name string, values []string) []string {
+	switch name {
+	case "Set-Cookie":
+		return x.foreignCookies(values)
+	case "Location", "Content-Location":
+		return x.outside(values)
+	case "X-Sessiongate", // says that an answer is ours
+		"Service-Worker-Allowed", "Clear-Site-Data", "Strict-Transport-Security": // speak for the whole origin
+		return nil
+	case "Surrogate-Control":
+		if x.session != nil {
+			return nil
+		}
+	}
+	if strings.HasPrefix(name, "Access-Control-") {
+		return nil
+	}
+	// Targeted fields overrule the Cache-Control that decorate makes private (RFC
+	// 9213, section 2.1).
+	if x.session != nil && strings.HasSuffix(name, "Cdn-Cache-Control") {
+		return nil
+	}
+	return values
+}
+
+// decorate adds what is ours to an upstream's answer, and at last what the
+// operator says.
+func (x *exchange) decorate(h http.Header) {
+	if x.session != nil {
+		h["Cache-Control"] = privately(h["Cache-Control"])
+	}
+	x.secure(h)
+	x.route.answerRules.apply(h)
+}
+
+// secure adds what all answers carry: HSTS, and CORS on those of routes.
+func (x *exchange) secure(h http.Header) {
+	if x.app == nil {
+		return
+	}
+	if x.app.hsts != nil {
+		h["Strict-Transport-Security"] = x.app.hsts
+	}
+	if x.ofRoute {
+		x.addCORS(h)
+	}
+}
+
+// ownAnswer sets the header fields of all answers that we make ourselves.
+func (x *exchange) ownAnswer(h http.Header) {
+	h["Cache-Control"] = noStore
+	h["X-Content-Type-Options"] = noSniff
+	h["Cross-Origin-Resource-Policy"] = sameOrigin
+	h["Referrer-Policy"] = noReferrer
+	x.secure(h)
+}
+
+// Values that answers share.
+var (
+	noStore    = []string{"no-store"}
+	noSniff    = []string{"nosniff"}
+	sameOrigin = []string{"same-origin"}
+	noReferrer = []string{"no-referrer"}
+	private    = []string{"private"}
+)
+
+// foreignCookies drops Set-Cookie lines that name a cookie of ours (PX-17).
+func (x *exchange) foreignCookies(values []string) []string {
+	kept := values[:0]
+	for _, v := range values {
+		if !ownsSetCookie(v, x.app.ownsSetCookie) {
+			kept = append(kept, v)
+		}
+	}
+	if len(kept) == 0 {
+		return nil
+	}
+	return kept
+}
+
+// outside turns addresses on the upstream, which browsers cannot reach and
+// should not learn, into addresses here (PX-08).
+func (x *exchange) outside(values []string) []string {
+	rt := x.route
+	if len(values) != 1 || !strings.HasPrefix(values[0], rt.scheme+"://") {
+		return values
+	}
+	rest, ok := strings.CutPrefix(values[0][len(rt.scheme)+3:], rt.host)
+	if !ok || rest != "" && rest[0] != '/' && rest[0] != '?' && rest[0] != '#' {
+		return values
+	}
+	base := strings.TrimSuffix(rt.base, "/")
+	if below, ok := strings.CutPrefix(rest, base); ok && (below == "" || below[0] == '/') {
+		rest = rt.strip + below
+	}
+	if rest == "" || rest[0] != '/' {
+		rest = "/" + rest
+	}
+	return []string{x.app.origin + rest}
+}
+
+// isEventStream tells a stream of server-sent events by its media type.
+func isEventStream(contentType []string) bool {
+	if !strings.Contains(contentType[0], "event-stream") {
+		return false
+	}
+	mediaType, _, _ := mime.ParseMediaType(contentType[0])
+	return mediaType == "text/event-stream"
+}
+
+// privately makes a Cache-Control private: one without "public" and "s-maxage",
+// and with "private" or "no-store". A cache on the way sees no Authorization,
+// only a cookie, and by itself would share the answer (RFC 9111, section 3.5;
+// HT-11).
+func privately(values []string) []string {
+	if len(values) == 0 {
+		return private
+	}
+	var kept []string
+	changed, isPrivate := false, false
+	for _, line := range values {
+		for directive := range splitUnquoted(line, ',') {
+			directive = strings.TrimSpace(directive)
+			name, _, qualified := strings.Cut(directive, "=")
+			switch strings.ToLower(strings.TrimSpace(name)) {
+			case "public", "s-maxage":
+				changed = true
+				continue
+			case "private", "no-store":
+				// private="field" hides that field only (RFC 9111, section 5.2.2.7).
+				isPrivate = isPrivate || !qualified
+			case "":
+				continue
+			}
+			kept = append(kept, directive)
+		}
+	}
+	if isPrivate && !changed {
+		return values
+	}
+	if !isPrivate {
+		kept = slices.Insert(kept, 0, "private")
+	}
+	return []string{strings.Join(kept, ", ")}
+}

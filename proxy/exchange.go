@@ -1,0 +1,281 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"sessiongate/session"
+)
+
+// exchange is one request and its answer on their way through the gateway. It
+// is the one thing allocated for it: a response writer that notes the status, a
+// context that handlers find the request's id and address by, and the memory of
+// the header values that we add.
+type exchange struct {
+	http.ResponseWriter
+	context.Context
+
+	gateway *Gateway
+	began   time.Time
+	meters  *meters
+	app     *app
+	route   *route
+	session *session.Session
+	token   *session.AccessToken
+
+	peer, client string // the address of the connection, and the believed one of the browser
+	trusted      bool   // the peer is a trusted proxy
+	requestID    string
+	traceparent  string
+	path         string   // as it came
+	cors         []string // Access-Control-Allow-Origin, for a listed origin
+	ofRoute      bool     // the answer belongs to routes, where CORS is
+
+	navigation bool // a document navigation
+	page       bool // the answer is looked at by a person
+	handshake  bool // a WebSocket handshake
+	shape      bool // the route's response_headers have yet to be applied
+
+	target  string      // path on the upstream
+	header  http.Header // of the upstream request
+	failure error       // why there is no answer of the upstream
+
+	status   int
+	written  int64
+	hijacked bool
+	done     bool             // the handler came to its end
+	stream   prometheus.Gauge // counts the stream that this became
+
+	values [3]string // behind header fields of the upstream request
+}
+
+type exchangeKey struct{}
+
+// Value makes the exchange known below.
+func (x *exchange) Value(key any) any {
+	if key == (exchangeKey{}) {
+		return x
+	}
+	return x.Context.Value(key)
+}
+
+func exchangeOf(ctx context.Context) *exchange {
+	x, _ := ctx.Value(exchangeKey{}).(*exchange)
+	return x
+}
+
+// ClientAddress is the address of the browser, as far as it can be believed: of
+// the peer, or of the last hop before the trusted proxies.
+func ClientAddress(r *http.Request) string {
+	if x := exchangeOf(r.Context()); x != nil {
+		return x.client
+	}
+	return hostOf(r.RemoteAddr)
+}
+
+// RequestID is the id by which logs, error pages and the upstream know a request.
+func RequestID(r *http.Request) string {
+	if x := exchangeOf(r.Context()); x != nil {
+		return x.requestID
+	}
+	return ""
+}
+
+// begin notes who asks.
+func (g *Gateway) begin(w http.ResponseWriter, r *http.Request) *exchange {
+	x := &exchange{ResponseWriter: w, Context: r.Context(), gateway: g, began: time.Now(), meters: g.nowhere}
+	x.peer = hostOf(r.RemoteAddr)
+	x.client = x.peer
+	if len(g.trusted) > 0 && g.trusts(x.peer) {
+		x.trusted = true
+		x.client = g.clientBehind(x.peer, r.Header)
+		x.believe(r.Header)
+	}
+	if x.traceparent == "" {
+		x.traceparent = newTraceparent()
+	}
+	if x.requestID == "" {
+		x.requestID = x.traceparent[3:35]
+	}
+	return x
+}
+
+// believe takes over the ids of a trusted proxy, if they are well-formed.
+func (x *exchange) believe(h http.Header) {
+	if v := h["Traceparent"]; len(v) == 1 && isTraceparent(v[0]) {
+		x.traceparent = v[0]
+	}
+	if v := h["X-Request-Id"]; len(v) == 1 && isRequestID(v[0]) {
+		x.requestID = v[0]
+	}
+}
+
+// newTraceparent begins a trace (W3C Trace Context, section 3.2). The sampled
+// flag leaves the decision to the upstream's own sampler.
+func newTraceparent() string {
+	var ids [24]byte
+	binary.BigEndian.PutUint64(ids[0:], rand.Uint64())
+	binary.BigEndian.PutUint64(ids[8:], rand.Uint64())
+	binary.BigEndian.PutUint64(ids[16:], rand.Uint64()|1) // a span id is never 0
+	b := [55]byte{0: '0', 1: '0', 2: '-', 35: '-', 52: '-', 53: '0', 54: '1'}
+	hex.Encode(b[3:], ids[:16])
+	hex.Encode(b[36:], ids[16:])
+	return string(b[:])
+}
+
+// isTraceparent checks a version 00 traceparent.
+func isTraceparent(s string) bool {
+	if len(s) != 55 || s[:3] != "00-" || s[35] != '-' || s[52] != '-' {
+		return false
+	}
+	const zeros = "00000000000000000000000000000000"
+	return isLowerHex(s[3:35]) && isLowerHex(s[36:52]) && isLowerHex(s[53:]) &&
+		s[3:35] != zeros && s[36:52] != zeros[:16]
+}
+
+func isLowerHex(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// isRequestID allows what can be quoted anywhere.
+func isRequestID(s string) bool {
+	if s == "" || len(s) > 128 {
+		return false
+	}
+	for i := range len(s) {
+		if !isUnreserved(s[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// WriteHeader notes the status. Of interim answers only Link passes: whatever
+// else an upstream sends early would pass unfiltered.
+func (x *exchange) WriteHeader(status int) {
+	if status < 200 && status != http.StatusSwitchingProtocols {
+		h := x.Header()
+		for name := range h {
+			if name != "Link" {
+				delete(h, name)
+			}
+		}
+		x.ResponseWriter.WriteHeader(status)
+		return
+	}
+	x.wrote(status)
+	x.ResponseWriter.WriteHeader(status)
+}
+
+// wrote notes the status of the answer, once.
+func (x *exchange) wrote(status int) {
+	if x.status != 0 {
+		return
+	}
+	x.status = status
+	if x.shape {
+		x.route.answerRules.apply(x.Header())
+	}
+}
+
+func (x *exchange) Write(b []byte) (int, error) {
+	x.wrote(http.StatusOK)
+	n, err := x.ResponseWriter.Write(b)
+	x.written += int64(n)
+	return n, err
+}
+
+// ReadFrom lets static files go out by sendfile.
+func (x *exchange) ReadFrom(src io.Reader) (int64, error) {
+	x.wrote(http.StatusOK)
+	n, err := io.Copy(x.ResponseWriter, src)
+	x.written += n
+	return n, err
+}
+
+// FlushError is used by http.ResponseController, Flush by those that ask for an
+// http.Flusher.
+func (x *exchange) FlushError() error {
+	x.wrote(http.StatusOK)
+	return http.NewResponseController(x.ResponseWriter).Flush()
+}
+
+// Flush implements http.Flusher.
+func (x *exchange) Flush() { x.FlushError() }
+
+// Hijack hands the connection over: from then on nothing can be answered here.
+func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(x.ResponseWriter).Hijack()
+	x.hijacked = err == nil
+	return conn, rw, err
+}
+
+// Unwrap lets http.ResponseController reach deadlines.
+func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+// statusAborted stands in metrics and logs for requests without an answer, as
+// the client went away or the upstream broke off.
+const statusAborted = 499
+
+// finish counts the request. It runs while a panic passes, too: that is how an
+// answer breaks off (http.ErrAbortHandler).
+func (x *exchange) finish(r *http.Request) {
+	if !x.done {
+		x.status = statusAborted
+		if x.header != nil {
+			x.meters.aborted.Inc()
+		}
+	}
+	if x.status == 0 {
+		x.status = http.StatusOK // what net/http sends for a handler that wrote nothing
+	}
+	elapsed := time.Since(x.began)
+	if x.stream != nil {
+		x.stream.Dec()
+	} else {
+		x.meters.seconds.Observe(elapsed.Seconds())
+	}
+	x.meters.count(r.Method, x.status)
+	if x.gateway.accessLog {
+		x.log(r, elapsed)
+	}
+}
+
+// log writes the access log: never a query, which may hold secrets.
+func (x *exchange) log(r *http.Request, elapsed time.Duration) {
+	attrs := []slog.Attr{
+		slog.String("event", "request"), slog.String("method", r.Method), slog.String("host", r.Host),
+		slog.String("path", x.path), slog.Int("status", x.status), slog.Int64("bytes", x.written),
+		slog.Float64("seconds", elapsed.Seconds()), slog.String("address", x.client),
+		slog.String("request_id", x.requestID),
+	}
+	if x.route != nil {
+		attrs = append(attrs, slog.String("route", x.route.path))
+	}
+	if x.session != nil {
+		attrs = append(attrs, slog.String("session", x.session.LogID()))
+	}
+	x.gateway.log.LogAttrs(x, slog.LevelInfo, "request", attrs...)
+}
+
+// opened counts a stream until finish. Its time is that to its beginning.
+func (x *exchange) opened(streams prometheus.Gauge) {
+	x.stream = streams
+	streams.Inc()
+	x.meters.seconds.Observe(time.Since(x.began).Seconds())
+}
