@@ -139,7 +139,7 @@ type Route struct {
 	Static               *Static         `yaml:"static"`
 	Kind                 string          `yaml:"kind" default:"api" enum:"api page"`
 	Auth                 string          `yaml:"auth" default:"required" enum:"required optional none"`
-	Token                string          `yaml:"token" enum:"access none"`  // default: access; none where auth is none
+	Token                string          `yaml:"token" enum:"access none"`  // default: access; empty where auth is none
 	CSRF                 string          `yaml:"csrf" enum:"header origin"` // default: by kind; empty where auth is none
 	Methods              []string        `yaml:"methods"`
 	StripPrefix          string          `yaml:"strip_prefix"`
@@ -177,10 +177,6 @@ type UpstreamTLS struct {
 	CA   File `yaml:"ca"`
 	Cert File `yaml:"cert"`
 	Key  File `yaml:"key"`
-
-	// Pool and Certificate are what the files hold; nil when not named.
-	Pool        *x509.CertPool   `json:"-"`
-	Certificate *tls.Certificate `json:"-"`
 }
 
 // SecurityHeaders go on gateway-made pages and static files.

@@ -51,18 +51,15 @@ apps:
 
 func TestPathsAreRelativeToTheConfiguration(t *testing.T) {
 	dir := t.TempDir()
-	c, err := Parse(filepath.Join(dir, "c.yaml"), []byte(leastConfig+`      - {path: /, static: {dir: dist}, auth: none}`))
-	if err == nil {
-		t.Fatal("a list in two styles was accepted")
-	}
 	text := strings.Replace(leastConfig, `"http://127.0.0.1:9000"}]`, `"http://127.0.0.1:9000"}, {path: /, static: {dir: dist}, auth: none}]`, 1)
-	if c, err = Parse(filepath.Join(dir, "c.yaml"), []byte(text)); err != nil {
+	c, err := Parse(filepath.Join(dir, "c.yaml"), []byte(text))
+	if err != nil {
 		t.Fatal(err)
 	}
 	if got, want := string(c.Apps[0].Routes[1].Static.Dir), filepath.Join(dir, "dist"); got != want {
 		t.Errorf("static.dir = %s, want %s", got, want)
 	}
-	if r := c.Apps[0].Routes[1]; r.Token != "none" || r.CSRF != "" {
+	if r := c.Apps[0].Routes[1]; r.Token != "" || r.CSRF != "" {
 		t.Errorf("auth: none came with token %q and csrf %q", r.Token, r.CSRF)
 	}
 }
@@ -90,6 +87,32 @@ func TestALaterProblemPointsAtItsLine(t *testing.T) {
 		`     6 |     routes: [{path: /api/, upstream: "http://127.0.0.1:9000"}]`
 	if got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// Without the app's build the gateway would answer 404 to everything; that is
+// told before it starts, but it is no fault of the configuration.
+func TestStaticFilesThatAreNotThereAreTold(t *testing.T) {
+	dir := t.TempDir()
+	text := strings.Replace(leastConfig, `"http://127.0.0.1:9000"}]`, `"http://127.0.0.1:9000"}, {path: /, static: {dir: dist, fallback: index.html}, auth: none}]`, 1)
+	c, err := Parse(filepath.Join(dir, "c.yaml"), []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	absent := func(want string) {
+		t.Helper()
+		if p := c.Absent(); len(p) != 1 || p[0].Key != want {
+			t.Errorf("Absent() = %v, want one problem with %s", p, want)
+		}
+	}
+	absent("apps[0].routes[1].static.dir")
+	if err := os.Mkdir(filepath.Join(dir, "dist"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	absent("apps[0].routes[1].static.fallback")
+	write(t, filepath.Join(dir, "dist/index.html"), "")
+	if p := c.Absent(); len(p) != 0 {
+		t.Errorf("Absent() = %v, want none", p)
 	}
 }
 

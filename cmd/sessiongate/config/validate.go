@@ -20,7 +20,6 @@ func (c *Config) complete() {
 			r := &c.Apps[i].Routes[j]
 			switch {
 			case r.Auth == "none":
-				r.Token, r.CSRF = "none", ""
 				continue
 			case r.CSRF == "" && r.Kind == "page":
 				r.CSRF = "origin"

@@ -95,6 +95,9 @@ func (c *Config) validateUpstream(key string, r *Route) {
 	case u.Scheme == "http" && !r.InsecureHTTP && !isNear(u.Hostname()):
 		c.report(key+".upstream", "would send access tokens over the network without TLS", "use https, or set insecure_http: true where the network itself is encrypted")
 	}
+	if r.Timeout == 0 {
+		c.report(key+".timeout", "is zero", "upstreams need an end: write a duration such as 30s, or 1h for those that answer late")
+	}
 	c.validateUpstreamTLS(key+".tls", r)
 }
 
@@ -104,8 +107,8 @@ func (c *Config) validateUpstreamTLS(key string, r *Route) {
 		c.report(key, "has no effect: the upstream is not https", "remove it, or use https")
 		return
 	}
-	t.Pool = c.pool(key+".ca", t.CA)
-	t.Certificate = c.certificate(key, t.Cert, t.Key)
+	c.pool(key+".ca", t.CA)
+	c.certificate(key, t.Cert, t.Key)
 }
 
 func isWildcard(host string) bool {

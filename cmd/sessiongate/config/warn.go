@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -122,29 +123,41 @@ func (w *warner) oidc(key string, o *OIDC) {
 }
 
 func (w *warner) route(key string, r *Route) {
-	w.timeout(key, r)
 	switch {
-	case isRemote(r.Upstream):
-		w.warn(key+".insecure_http", "sends access tokens over the network without TLS", "only where the network itself is encrypted")
-	case r.Static == nil:
-	case !isDirectory(string(r.Static.Dir)):
-		w.warn(key+".static.dir", "is not a directory", "build the app first: until then all of it is 404")
+	case r.Upstream != nil:
+		w.short(key+".timeout", r.Timeout, time.Second, "ordinary answers may take longer")
+		if isRemote(r.Upstream) {
+			w.warn(key+".insecure_http", "sends access tokens over the network without TLS", "only where the network itself is encrypted")
+		}
 	case r.Auth == "required" && r.Kind == "api":
 		w.warn(key+".kind", "is api: visitors without a session get an error instead of the login", "set kind: page")
 	}
 }
 
-func (w *warner) timeout(key string, r *Route) {
-	if r.Timeout == 0 && r.Upstream != nil {
-		w.warn(key+".timeout", "is off", "a hanging upstream holds requests for ever")
-	} else if r.Upstream != nil {
-		w.short(key+".timeout", r.Timeout, time.Second, "ordinary answers may take longer")
+// Absent tells which static files are not there. That is no fault of the
+// configuration, which may be checked before the app is built, but nothing can
+// be served without them.
+func (c *Config) Absent() Problems {
+	w := &warner{src: c.src}
+	for i, app := range c.Apps {
+		for j, r := range app.Routes {
+			if r.Static != nil {
+				w.absent(fmt.Sprintf("apps[%d].routes[%d].static", i, j), r.Static)
+			}
+		}
 	}
+	return w.src.finish(w.problems)
 }
 
-func isDirectory(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
+func (w *warner) absent(key string, s *Static) {
+	const fix = "build the app first, or correct it"
+	if info, err := os.Stat(string(s.Dir)); err != nil || !info.IsDir() {
+		w.warn(key+".dir", "is not a directory that can be read", fix)
+		return
+	}
+	if info, err := os.Stat(filepath.Join(string(s.Dir), filepath.FromSlash(s.Fallback))); err != nil || s.Fallback != "" && info.IsDir() {
+		w.warn(key+".fallback", "is not a file in dir", fix)
+	}
 }
 
 // loopbackApps warns of apps that differ in the port only: cookies do not know
