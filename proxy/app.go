@@ -29,13 +29,10 @@ type App struct {
 
 // SecurityHeaders are for pages of ours and static files.
 type SecurityHeaders struct {
-	CSP            string // of static files; default: defaultCSP
+	CSP            string // of static files; default: DefaultCSP
 	FrameAncestors string // default: 'none'
 	HSTS           int    // seconds, on every answer of an https origin; 0: none
 }
-
-// defaultCSP lets a built single-page app run, and nothing that is injected.
-const defaultCSP = "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'self'"
 
 // app is an App compiled.
 type app struct {
@@ -52,8 +49,8 @@ type app struct {
 
 	loginURL       string
 	frameAncestors string
+	documents      http.Header // further fields of static documents
 	hsts           []string    // nil: none
-	staticHeader   http.Header // of static files
 	forwardedProto []string
 	forwardedHost  []string
 }
@@ -139,7 +136,7 @@ func (a *app) setHeaders(s SecurityHeaders, https bool) {
 	}
 	csp := s.CSP
 	if csp == "" {
-		csp = defaultCSP
+		csp = DefaultCSP
 	}
 	if !strings.Contains(csp, "frame-ancestors") {
 		csp = strings.TrimRight(csp, "; ") + "; frame-ancestors " + a.frameAncestors
@@ -147,7 +144,7 @@ func (a *app) setHeaders(s SecurityHeaders, https bool) {
 	if https && s.HSTS > 0 {
 		a.hsts = []string{"max-age=" + strconv.Itoa(s.HSTS)}
 	}
-	a.staticHeader = http.Header{"Content-Security-Policy": {csp}}
+	a.documents = http.Header{"Content-Security-Policy": {csp}}
 }
 
 func (a *app) checkBasePath() error {

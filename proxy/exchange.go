@@ -120,8 +120,8 @@ func (x *exchange) believe(h http.Header) {
 	}
 }
 
-// newTraceparent begins a trace (W3C Trace Context, section 3.2). The sampled
-// flag leaves the decision to the upstream's own sampler.
+// newTraceparent begins a trace (W3C Trace Context, section 3.2). It is marked as
+// sampled: upstreams that go by their caller's decision would keep nothing else.
 func newTraceparent() string {
 	var ids [24]byte
 	binary.BigEndian.PutUint64(ids[0:], rand.Uint64())

@@ -136,7 +136,7 @@ func (x *exchange) serveRoute(r *http.Request, path string) error {
 		return notAllowed(rt.allow)
 	}
 	if rt.auth != AuthNone {
-		if err := admitRoute(rt.csrf, r.Method, r.Header, x.app.site); err != nil {
+		if err := admitRoute(rt.csrf, r.Method, r.Header, x.app.site); err != admitted {
 			return x.rejected(r, err)
 		}
 	}
@@ -190,7 +190,7 @@ func isAnonymous(err error) bool {
 func (x *exchange) serveStatic(r *http.Request, path string) error {
 	x.secure(x.Header())
 	x.shape = true
-	return x.route.static.serve(x, r, path, x.navigation, x.route.auth != AuthNone, x.app.staticHeader)
+	return x.route.static.serve(x, r, path, x.navigation, x.route.auth != AuthNone, x.app.documents)
 }
 
 // rejected counts and logs what the CSRF rules refused (OP-05).

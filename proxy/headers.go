@@ -242,5 +242,12 @@ func (x *exchange) addForwarded(h http.Header) {
 		x.values[0] = strings.Join(prior, ", ") + ", " + x.peer
 	}
 	h["X-Forwarded-For"] = x.values[0:1:1]
+	if prior := h["Forwarded"]; prior != nil { // of a trusted proxy; RFC 7239, section 4
+		node := x.peer
+		if strings.Contains(node, ":") {
+			node = `"[` + node + `]"`
+		}
+		h["Forwarded"] = append(slices.Clip(prior), "for="+node)
+	}
 	h["X-Forwarded-Proto"], h["X-Forwarded-Host"] = x.app.forwardedProto, x.app.forwardedHost
 }

@@ -141,7 +141,8 @@ func newRoute(c Route, a *app, m *Metrics, log *slog.Logger) (*route, error) {
 		rt.static, err = newStaticFiles(c.Static.Dir, c.Static.Fallback)
 		return rt, err
 	}
-	return rt, rt.connect(c, log)
+	rt.connect(c, log)
+	return rt, nil
 }
 
 func (c Route) checkPath() error {
@@ -168,11 +169,10 @@ func (c Route) checkValues() error {
 	check(!slices.Contains([]Auth{"", AuthRequired, AuthOptional, AuthNone}, c.Auth), "auth %q is not required, optional or none", c.Auth)
 	check(!slices.Contains([]Token{"", TokenAccess, TokenNone}, c.Token), "token %q is not access or none", c.Token)
 	check(!slices.Contains([]CSRF{"", CSRFHeader, CSRFOrigin}, c.CSRF), "csrf %q is not header or origin", c.CSRF)
-	check(c.Auth == AuthNone && c.Token != "", "token means nothing with auth: none")
+	check(c.Auth == AuthNone && c.Token == TokenAccess, "there is no token with auth: none")
 	check(c.Auth == AuthNone && c.CSRF != "", "csrf means nothing with auth: none")
 	check(c.ForwardAuthorization && c.Auth != AuthNone, "forward_authorization is for auth: none only")
 	check(c.MaxBody < 0 || c.Timeout < 0, "max_body and timeout are not negative")
-	check((c.TLS.Cert == "") != (c.TLS.Key == ""), "tls: cert and key belong together")
 	for _, m := range c.Methods {
 		check(!isToken(m) || m != strings.ToUpper(m), "method %q is not a method in upper case", m)
 		check(m == http.MethodTrace || m == http.MethodConnect, "method %s is never allowed", m)
@@ -221,17 +221,15 @@ func (c Route) checkDestination() error {
 // names without a dot, which only a local resolver knows.
 func isNear(host string) bool {
 	if ip, err := netip.ParseAddr(host); err == nil {
-		return ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast()
+		ip = ip.Unmap()
+		return ip.IsLoopback() || ip.IsPrivate() // not link-local: cloud metadata lives there
 	}
 	return isLoopback(host) || !strings.Contains(host, ".")
 }
 
 // connect prepares the way to the upstream.
-func (rt *route) connect(c Route, log *slog.Logger) error {
-	var err error
-	if rt.transport, err = newTransport(c); err != nil {
-		return err
-	}
+func (rt *route) connect(c Route, log *slog.Logger) {
+	rt.transport = newTransport(c)
 	rt.scheme, rt.host, rt.base = c.Upstream.Scheme, c.Upstream.Host, c.Upstream.EscapedPath()
 	if rt.scheme == "unix" {
 		rt.scheme, rt.host, rt.base = "http", "localhost", ""
@@ -245,7 +243,6 @@ func (rt *route) connect(c Route, log *slog.Logger) error {
 		ModifyResponse: modifyAnswer, ErrorHandler: noteFailure,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	return nil
 }
 
 func (rt *route) close() {

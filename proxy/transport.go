@@ -4,22 +4,20 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 )
 
-// UpstreamTLS names PEM files.
+// UpstreamTLS says whom to trust as the upstream, and who we are to it.
 type UpstreamTLS struct {
-	CA        string // trusted instead of the system's
-	Cert, Key string // our client certificate
+	CA          *x509.CertPool   // nil: the system's
+	Certificate *tls.Certificate // ours; nil: none
 }
 
 // newTransport makes the connections to one route's upstream.
-func newTransport(c Route) (*http.Transport, error) {
+func newTransport(c Route) *http.Transport {
 	timeout := c.Timeout
 	if timeout == 0 {
 		timeout = DefaultTimeout
@@ -35,6 +33,7 @@ func newTransport(c Route) (*http.Transport, error) {
 		ResponseHeaderTimeout: timeout,
 		ExpectContinueTimeout: time.Second,
 		ForceAttemptHTTP2:     c.Upstream.Scheme == "https",
+		TLSClientConfig:       c.TLS.config(),
 	}
 	if c.Upstream.Scheme == "unix" {
 		socket := c.Upstream.Path
@@ -42,31 +41,16 @@ func newTransport(c Route) (*http.Transport, error) {
 			return dialer.DialContext(ctx, "unix", socket)
 		}
 	}
-	var err error
-	t.TLSClientConfig, err = c.TLS.load()
-	return t, err
+	return t
 }
 
-func (c UpstreamTLS) load() (*tls.Config, error) {
-	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.CA != "" {
-		pem, err := os.ReadFile(c.CA)
-		if err != nil {
-			return nil, fmt.Errorf("tls: %w", err)
-		}
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("tls: no certificate in %s", c.CA)
-		}
+// config never skips the verification of the upstream (PX-18).
+func (c UpstreamTLS) config() *tls.Config {
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.CA}
+	if c.Certificate != nil {
+		conf.Certificates = []tls.Certificate{*c.Certificate}
 	}
-	if c.Cert != "" {
-		cert, err := tls.LoadX509KeyPair(c.Cert, c.Key)
-		if err != nil {
-			return nil, fmt.Errorf("tls: client certificate %s: %w", c.Cert, err)
-		}
-		conf.Certificates = []tls.Certificate{cert}
-	}
-	return conf, nil
+	return conf
 }
 
 // buffers are what bodies are copied through, shared by all routes.
