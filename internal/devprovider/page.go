@@ -24,7 +24,7 @@ type page struct {
 	Text   string
 	Base   string // the issuer's path
 	Client string
-	Query  string // the authorization request, which the form carries on
+	Query  template.URL // the authorization request, encoded, which the form carries on
 	Hint   string
 	Wrong  string // what was wrong with the last attempt
 	Users  []User // who can log in by a click
@@ -36,7 +36,7 @@ func (p *Provider) loginPage(req *authRequest, wrong string) *page {
 		Title:  "Sign in",
 		Base:   p.path,
 		Client: req.client.Name,
-		Query:  req.raw.Encode(),
+		Query:  template.URL(req.raw.Encode()),
 		Hint:   req.loginHint,
 		Wrong:  wrong,
 	}

@@ -2,10 +2,14 @@ package devprovider
 
 import (
 	"fmt"
+	"html"
+	"io"
 	"net/http"
 	"net/url"
-	"strings"
+	"regexp"
 )
+
+var formAction = regexp.MustCompile(`<form method="post" action="([^"]+)"`)
 
 // SignIn does at the login page what a person does: it opens the authorization
 // URL, gives the user (sub or email) and, if the user has one, the password. It
@@ -18,14 +22,17 @@ func SignIn(client *http.Client, authorizationURL, user, password string) (callb
 	if err != nil {
 		return "", fmt.Errorf("devprovider: sign in: %w", err)
 	}
+	page, err := io.ReadAll(res.Body)
 	res.Body.Close()
-	if res.StatusCode == http.StatusSeeOther {
-		return res.Header.Get("Location"), nil
+	if err != nil {
+		return "", fmt.Errorf("devprovider: sign in: %w", err)
 	}
-	path, query, _ := strings.Cut(authorizationURL, "?")
-	login := strings.TrimSuffix(path, "/authorize") + "/login?" + query
-	if res.StatusCode == http.StatusOK {
-		res, err = browser.PostForm(login, url.Values{"user": {user}, "password": {password}})
+	if form := formAction.FindSubmatch(page); form != nil && res.StatusCode == http.StatusOK {
+		login, err := res.Request.URL.Parse(html.UnescapeString(string(form[1])))
+		if err != nil {
+			return "", fmt.Errorf("devprovider: sign in: %w", err)
+		}
+		res, err = browser.PostForm(login.String(), url.Values{"user": {user}, "password": {password}})
 		if err != nil {
 			return "", fmt.Errorf("devprovider: sign in: %w", err)
 		}
