@@ -232,8 +232,8 @@ func choose(root *os.Root, name string, request http.Header) (variant, error) {
 }
 
 // quality returns the weight that Accept-Encoding gives a coding (RFC 9110,
-// section 12.5.3), 0 if none. Only what is named counts for identity, since
-// it is acceptable anyway, but no coding is there for nothing.
+// section 12.5.3), 0 if none. That is identity's too, which is acceptable also
+// where it is not named, but then no better than what is.
 func quality(lines []string, coding string) float64 {
 	wildcard := 0.0
 	for _, line := range lines {
@@ -247,7 +247,7 @@ func quality(lines []string, coding string) float64 {
 			switch {
 			case name == coding || name == "x-"+coding: // x-gzip: RFC 9110, section 8.4.1.3
 				return q
-			case name == "*" && coding != "identity":
+			case name == "*":
 				wildcard = q
 			}
 		}
@@ -319,7 +319,7 @@ var (
 	chosen = regexp.MustCompile(`^(?:` + chosenPart + `)(?:[-_](?:` + chosenPart + `))*$`)
 )
 
-const chosenPart = `[0-9]+|[0-9]+x[0-9]+[a-z]*|[A-Za-z][a-z]{3,}(?:[A-Z][a-z]{3,})*(?:[0-9]{0,3}|20[0-9]{2})|[A-Z]{2,4}`
+const chosenPart = `[0-9]+|[0-9]+x[0-9]+[a-z]*|[A-Za-z][a-z]{3,}(?:[A-Z][a-z]{3,})*(?:[0-9]{0,3}|20[0-9]{2})`
 
 // isHashed tells whether a file's name holds a hash of its content. It can only
 // guess, and rather guesses no: that costs a 304, a wrong yes a year.
@@ -346,11 +346,9 @@ func isHashed(name string) bool {
 	case chosen.MatchString(m[1]):
 		return false
 	}
-	digit, upper := strings.ContainsAny(m[1], "0123456789"), m[1] != strings.ToLower(m[1])
-	if strings.ContainsAny(m[1], "-_") { // or several short words
-		return digit && upper && m[1] != strings.ToUpper(m[1])
-	}
-	return digit || upper
+	// Between - or _ may be short words as well.
+	return !strings.ContainsAny(m[1], "-_") || strings.ContainsAny(m[1], "0123456789") &&
+		m[1] != strings.ToLower(m[1]) && m[1] != strings.ToUpper(m[1])
 }
 
 // tagCache remembers entity tags. They are hashes of the content, since neither
@@ -372,7 +370,7 @@ const maxTags = 10000
 
 // tag returns the strong entity tag of a variant, and does not move its file.
 func (c *tagCache) tag(v variant) (string, error) {
-	key := v.name + ":" + v.encoding
+	key := v.file.Name()
 	c.mu.Lock()
 	k, ok := c.known[key]
 	c.mu.Unlock()

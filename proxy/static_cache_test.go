@@ -67,13 +67,14 @@ func TestStaticCompressedSiblings(t *testing.T) {
 		{"a browser on plain http", "/app.js", "gzip, deflate", "gzip!!", "gzip", "Accept-Encoding"},
 		{"no wish", "/app.js", "", "identity!", "", "Accept-Encoding"},
 		{"a weight", "/app.js", "br;q=0.5, gzip;q=0.8", "gzip!!", "gzip", "Accept-Encoding"},
-		{"a weight with spaces and a capital", "/app.js", "BR ; Q=0.5 , GZIP ; q=0.8", "gzip!!", "gzip", "Accept-Encoding"},
+		{"a weight with spaces and a capital", "/app.js", "GZIP ; q=0.8 , BR ; Q=0.9 , x", "brotli!!", "br", "Accept-Encoding"},
 		{"a refusal", "/app.js", "br;q=0, gzip", "gzip!!", "gzip", "Accept-Encoding"},
 		{"a refusal with decimals", "/app.js", "br;q=0.000, gzip;q=0.0", "identity!", "", "Accept-Encoding"},
 		{"a weight that is no number", "/app.js", "br;q=x", "identity!", "", "Accept-Encoding"},
 		{"anything", "/app.js", "*", "brotli!!", "br", "Accept-Encoding"},
 		{"anything but one", "/app.js", "*, br;q=0", "gzip!!", "gzip", "Accept-Encoding"},
 		{"nothing but itself", "/app.js", "identity;q=1, *;q=0", "identity!", "", "Accept-Encoding"},
+		{"anything rather than one", "/one.css", "gzip;q=0.3, *;q=0.5", "identity", "", "Accept-Encoding"},
 		{"itself rather than others", "/app.js", "identity, br;q=0.5", "identity!", "", "Accept-Encoding"},
 		{"itself as well as others", "/app.js", "identity, br", "brotli!!", "br", "Accept-Encoding"},
 		{"gzip's old name", "/app.js", "x-gzip", "gzip!!", "gzip", "Accept-Encoding"},
@@ -121,6 +122,13 @@ func TestStaticCompressedSiblings(t *testing.T) {
 		resp, body = get("/app.js", "Accept-Encoding", "br", "Range", "bytes=4-", "If-Range", br.Header.Get("Etag"))
 		if resp.StatusCode != 200 || body != "identity!" {
 			t.Errorf("going on with what began compressed: %d %q, want all of the file", resp.StatusCode, body)
+		}
+	})
+	t.Run("an encoding has its own tag even if it changes nothing", func(t *testing.T) {
+		files{"same.js": "same", "same.js.gz": "same"}.write(t, dir)
+		plain, _ := get("/same.js")
+		if gz, _ := get("/same.js", "Accept-Encoding", "gzip"); gz.Header.Get("Etag") == plain.Header.Get("Etag") {
+			t.Errorf("both have ETag %s", plain.Header.Get("Etag"))
 		}
 	})
 	t.Run("a condition that fails has no body and no length of one", func(t *testing.T) {
@@ -264,6 +272,13 @@ func TestStaticTagsAreRemembered(t *testing.T) {
 	}
 	if len(c.known) != 1 {
 		t.Errorf("%d tags are remembered, want that of the old file", len(c.known))
+	}
+	files{"app.js": "longer script"}.write(t, dir)
+	if err := os.Chtimes(filepath.Join(dir, "app.js"), longAgo, longAgo); err != nil {
+		t.Fatal(err)
+	}
+	if tag("app.js") == script {
+		t.Error("a tag outlived the file's size")
 	}
 	for i := range maxTags {
 		c.known[string(rune(i))] = knownTag{}

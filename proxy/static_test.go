@@ -169,6 +169,7 @@ func TestStaticFilesAnswer(t *testing.T) {
 		{"a symlink to itself", "/loop", nil, 418, "no_route"},
 		{"a symlink to nothing", "/broken", nil, 418, "no_route"},
 		{"a pipe", "/pipe", nil, 418, "no_route"},
+		{"a navigation to a pipe", "/pipe", navigates, 200, "page"},
 
 		{"POST", "POST /app.js", nil, 418, "method_not_allowed"},
 		{"OPTIONS", "OPTIONS /app.js", nil, 418, "method_not_allowed"},
@@ -190,7 +191,7 @@ func TestStaticFilesAnswer(t *testing.T) {
 // The caller's canonical path already refuses these; the files hold on their own.
 func TestStaticFilesDoNotTrustThePath(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "dist")
-	files{"app.js": "script", "back\\slash.txt": "odd"}.write(t, dir)
+	files{"index.html": "page", "app.js": "script", "back\\slash.txt": "odd"}.write(t, dir)
 	files{"secret.txt": "secret"}.write(t, filepath.Dir(dir))
 	s, err := newStaticFiles(dir, "")
 	if err != nil {
@@ -198,7 +199,7 @@ func TestStaticFilesDoNotTrustThePath(t *testing.T) {
 	}
 	for _, path := range []string{
 		"/../secret.txt", "/%2e%2e/secret.txt", "/..%2fsecret.txt", "//secret.txt", "/x/../../secret.txt", "/" + dir + "/app.js",
-		"/%", "/%zz", "/app.js%00", "/back%5cslash.txt", "/./app.js", "..", "",
+		"/%", "/%zz", "/app.js%00", "/back%5cslash.txt", "/./app.js", "..",
 	} {
 		w := httptest.NewRecorder()
 		err := s.serve(w, httptest.NewRequest(http.MethodGet, "/", nil), path, true, false, nil)
@@ -292,15 +293,15 @@ func TestStaticHashedNames(t *testing.T) {
 		"index-DiwrgTda.css", "index-BRBmoGS9.js", "assets/react-CHdo91hT.svg", "index-B-x_9dfk.js", "my-view-C_3kd9-a.js", "index-legacy-DiwrgTda.js", // Vite
 		"index-DiwrgTda.js.map", "inter-BRBmoGS9.woff2", "worker-a1b2c3d4.wasm", "data-Bx81kQz0.json",
 		"main.073c9b0a.js", "main.073c9b0a.chunk.js", "static/css/2.8f3c1a2b.chunk.css", "main.8f3c1a2b9c0d1e2f3a4b.min.js", // webpack
-		"8f3c1a2b9c0d1e2f3a4b.png", "main-5XKQZ3AB.js", "chunk-ABCDEFGH.js", "app.abcd1234.css", "app-abcdef12.js", // webpack, esbuild, Parcel
-		"workbox-4723e66c.js", "index-x7k2m9qz.js",
+		"img/8f3c1a2b9c0d1e2f3a4b.png", "main-5XKQZ3AB.js", "chunk-ABCDEFGH.js", "app.abcd1234.css", "app-abcdef12.js", // webpack, esbuild, Parcel
+		"workbox-4723e66c.js", "index-x7k2m9qz.js", "index-QrWxyzab.js",
 	}
 	plain := []string{
 		"index.html", "index-BRBmoGS9.html", "robots-BRBmoGS9.txt", "site-BRBmoGS9.webmanifest", "app.js", "sw.js", "main.chunk.js", "favicon.ico",
 		"jquery-3.7.1.min.js", "bootstrap.bundle.min.js", "polyfill-modules.js", "react-dom.production.js", "index-deadbeef.js", "service-worker.js",
 		"Inter-SemiBold.woff2", "Roboto-BoldItalic.woff2", "OpenSans-ExtraBold.ttf", "photo-Portrait.jpg", "photo-Summer2024.jpg", "slide-background2.png",
 		"report-20261122.pdf", "hero-1920x1080.jpg", "logo-800x600px.png", "banner-1200x630.png", "android-chrome-512x512.png",
-		"photo-IMG_2041.jpg", "vacation-Photo_2041.jpg", "app-v2-beta1.js", "vendors-node_modules_react_index_js.js", "BRBmoGS9.js", "LICENSE-COMMERCIAL",
+		"photo-IMG_2041.jpg", "vacation-Photo_2041.jpg", "form-A4_V2_01.pdf", "page-My_Views.js", "app-v2-beta1.js", "vendors-node_modules_react_index_js.js", "BRBmoGS9.js", "LICENSE-COMMERCIAL",
 		"short-a1b2c3.js", "8f3c1a2b.png", "1234567890123456.png", "assets-BRBmoGS9/app.js",
 	}
 	for _, name := range hashed {
@@ -346,18 +347,24 @@ func TestNewStaticFilesSaysWhatToDo(t *testing.T) {
 	}
 }
 
-func TestStaticFilesWithoutAnswerAreNotMissing(t *testing.T) {
-	if os.Getuid() == 0 {
-		t.Log("root may read everything; only the directory is taken away")
+// What cannot be looked at must not become a 404, which says that it is not there.
+func TestStaticFilesTellFaultsFromMissingFiles(t *testing.T) {
+	for err, want := range map[error]bool{
+		syscall.EACCES: true, syscall.EMFILE: true, syscall.ENFILE: true, syscall.EIO: true,
+		syscall.ENOENT: false, syscall.ENOTDIR: false, syscall.ENAMETOOLONG: false, syscall.ELOOP: false,
+	} {
+		if got := isFault(&os.PathError{Op: "open", Path: "x", Err: err}); got != want {
+			t.Errorf("%v is a fault: %v, want %v", err, got, want)
+		}
 	}
 	dir := filepath.Join(t.TempDir(), "dist")
 	files{"index.html": "page", "a.js": "x"}.write(t, dir)
 	get := serveDir(t, dir, "index.html")
-	if err := os.Chmod(filepath.Join(dir, "a.js"), 0); err != nil {
+	if err := os.Remove(filepath.Join(dir, "index.html")); err != nil {
 		t.Fatal(err)
 	}
-	if resp, body := get("/a.js"); os.Getuid() != 0 && resp.StatusCode != 500 {
-		t.Errorf("a file that may not be read: %d %s, want 500", resp.StatusCode, body)
+	if resp, body := get("/", navigates...); body != "no_route" {
+		t.Errorf("a fallback that is gone: %d %s, want no_route", resp.StatusCode, body)
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
