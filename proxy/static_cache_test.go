@@ -68,6 +68,7 @@ func TestStaticCompressedSiblings(t *testing.T) {
 		{"no wish", "/app.js", "", "identity!", "", "Accept-Encoding"},
 		{"a weight", "/app.js", "br;q=0.5, gzip;q=0.8", "gzip!!", "gzip", "Accept-Encoding"},
 		{"a weight with spaces and a capital", "/app.js", "GZIP ; q=0.8 , BR ; Q=0.9 , x", "brotli!!", "br", "Accept-Encoding"},
+		{"a weight with a capital Q", "/app.js", "br;Q=0.5, gzip;q=0.8", "gzip!!", "gzip", "Accept-Encoding"},
 		{"a refusal", "/app.js", "br;q=0, gzip", "gzip!!", "gzip", "Accept-Encoding"},
 		{"a refusal with decimals", "/app.js", "br;q=0.000, gzip;q=0.0", "identity!", "", "Accept-Encoding"},
 		{"a weight that is no number", "/app.js", "br;q=x", "identity!", "", "Accept-Encoding"},
