@@ -1,0 +1,44 @@
+// Package faults holds the gateway against everything that a provider can do
+// wrong: what a session must survive, what must end it, and that a login which
+// went wrong makes none.
+package faults
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"sessiongate/e2e/gatewaytest"
+	"sessiongate/internal/devprovider"
+)
+
+// tokenTTL is the shortest life a token can have, so that expiries come soon.
+const tokenTTL = time.Second
+
+var binary string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "sessiongate-faults-")
+		if err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(dir)
+		if binary, err = gatewaytest.Build(dir, "-race"); err != nil {
+			panic(err)
+		}
+		return m.Run()
+	}())
+}
+
+// start runs a gateway with a provider of its own, which knows Ada.
+func start(t *testing.T, settings map[string]any) *gatewaytest.World {
+	t.Helper()
+	w := gatewaytest.NewWorld(t, binary, gatewaytest.Options{
+		Users:    []devprovider.User{{Sub: "ada", Name: "Ada Lovelace", Email: "ada@example.com"}},
+		TokenTTL: tokenTTL,
+		OIDC:     settings,
+	})
+	w.Gateway.Start()
+	return w
+}

@@ -1,0 +1,162 @@
+// Package gatewaytest runs the real binary, for tests that see the gateway from
+// outside: over the network, by its log, and killed without warning.
+package gatewaytest
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Build compiles the gateway into dir and returns the binary's path. Flags go to
+// go build; with -race a data race makes the gateway exit with status 66.
+func Build(dir string, flags ...string) (string, error) {
+	binary := filepath.Join(dir, "sessiongate")
+	args := append([]string{"build", "-o", binary}, flags...)
+	cmd := exec.Command("go", append(args, "sessiongate/cmd/sessiongate")...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("gatewaytest: go build: %w\n%s", err, out)
+	}
+	return binary, nil
+}
+
+// Gateway is an installation of the gateway: binary, configuration and store.
+// Its process comes and goes.
+type Gateway struct {
+	t      testing.TB
+	binary string
+	config string
+	admin  string
+	cmd    *exec.Cmd
+	log    log
+}
+
+// Install writes a configuration: the given keys, completed by what every test
+// wants. Nothing runs yet.
+func Install(t testing.TB, binary string, config map[string]any) *Gateway {
+	t.Helper()
+	dir := t.TempDir()
+	g := &Gateway{t: t, binary: binary, config: filepath.Join(dir, "sessiongate.yaml"), admin: FreeAddress(t)}
+	config["admin"] = map[string]any{"listen": g.admin}
+	config["log"] = map[string]any{"level": "debug"}
+	config["shutdown_delay"] = "0s"
+	config["shutdown_timeout"] = "5s"
+	config["limits"] = map[string]any{"login_per_minute": 0}
+	config["session"] = map[string]any{
+		"keys":  []string{"YSBzZXNzaW9uIGtleSBmb3IgdGVzdHMgb25seSwgMzIgYnl0ZXMgYW5kIG1vcmU="},
+		"store": map[string]any{"bbolt": map[string]any{"path": filepath.Join(dir, "sessions.db")}},
+	}
+	text, err := json.MarshalIndent(config, "", " ") // JSON is YAML
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(g.config, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if g.cmd != nil {
+			g.Stop()
+		}
+		if t.Failed() {
+			t.Logf("sessiongate's log:\n%s", g.log.tail(20_000))
+		}
+	})
+	return g
+}
+
+// Start runs the gateway and waits until it is ready.
+func (g *Gateway) Start() {
+	g.t.Helper()
+	cmd := exec.Command(g.binary, "serve", "-config", g.config)
+	cmd.Stdout, cmd.Stderr = &g.log, &g.log
+	cmd.WaitDelay = 5 * time.Second
+	if err := cmd.Start(); err != nil {
+		g.t.Fatal(err)
+	}
+	g.cmd = cmd
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		res, err := http.Get("http://" + g.admin + "/readyz")
+		if err == nil {
+			res.Body.Close()
+			if res.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		if time.Now().After(end) {
+			g.t.Fatalf("sessiongate is not ready: %v", err)
+		}
+	}
+}
+
+// Kill ends the gateway at once, as a power cut does.
+func (g *Gateway) Kill() {
+	g.t.Helper()
+	if err := g.cmd.Process.Kill(); err != nil {
+		g.t.Fatal(err)
+	}
+	g.cmd.Wait() // its error is the signal
+	g.cmd = nil
+}
+
+// Stop asks the gateway to end, and fails the test if it does not end well.
+func (g *Gateway) Stop() {
+	g.t.Helper()
+	kill := time.AfterFunc(20*time.Second, func() { g.cmd.Process.Kill() })
+	defer kill.Stop()
+	g.cmd.Process.Signal(syscall.SIGTERM)
+	if err := g.cmd.Wait(); err != nil {
+		g.t.Errorf("sessiongate: %v", err)
+	}
+	g.cmd = nil
+}
+
+// Events counts the log's objects with that audit event, of every process since
+// the installation.
+func (g *Gateway) Events(name string) int {
+	return g.log.count(name)
+}
+
+// log is what the gateway wrote, read while it writes.
+type log struct {
+	mu  sync.Mutex // guards buf
+	buf bytes.Buffer
+}
+
+func (l *log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *log) count(event string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return bytes.Count(l.buf.Bytes(), fmt.Appendf(nil, `"event":%q`, event))
+}
+
+func (l *log) tail(n int) []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.buf.Bytes()
+	return bytes.Clone(b[max(0, len(b)-n):])
+}
+
+// FreeAddress returns a loopback address that nobody listened on a moment ago.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}

@@ -1,0 +1,129 @@
+package gatewaytest
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+
+	"sessiongate/internal/devprovider"
+)
+
+// World is a gateway between a provider that can misbehave and an API. The
+// gateway is installed and not started.
+type World struct {
+	Provider *devprovider.Provider
+	Gateway  *Gateway
+	Origin   string
+	Issuer   string
+
+	address string       // the provider's
+	server  *http.Server // the provider's
+}
+
+// Options are what tests choose.
+type Options struct {
+	Users    []devprovider.User
+	TokenTTL time.Duration  // of access tokens; 0: the provider's default
+	OIDC     map[string]any // more keys of the app's oidc section
+}
+
+// providerKey is shared by all providers: making one takes longer than a test.
+var providerKey = sync.OnceValues(func() (*rsa.PrivateKey, error) {
+	return rsa.GenerateKey(rand.Reader, 2048)
+})
+
+const (
+	clientID     = "spa"
+	clientSecret = "a client secret, of a test"
+)
+
+// NewWorld starts a provider and an API and installs a gateway.
+func NewWorld(t testing.TB, binary string, o Options) *World {
+	t.Helper()
+	listen := FreeAddress(t)
+	_, port, _ := net.SplitHostPort(listen)
+	w := &World{Origin: "http://localhost:" + port}
+	w.newProvider(t, o)
+	api := httptest.NewServer(http.HandlerFunc(w.serveAPI))
+	t.Cleanup(api.Close)
+
+	settings := map[string]any{
+		"issuer":        w.Issuer,
+		"client_id":     clientID,
+		"client_secret": clientSecret,
+	}
+	for key, value := range o.OIDC {
+		settings[key] = value
+	}
+	w.Gateway = Install(t, binary, map[string]any{
+		"listen": listen,
+		"apps": []any{map[string]any{
+			"origin": w.Origin,
+			"oidc":   settings,
+			"routes": []any{map[string]any{"path": "/api/", "upstream": api.URL}},
+		}},
+	})
+	return w
+}
+
+func (w *World) newProvider(t testing.TB, o Options) {
+	t.Helper()
+	key, err := providerKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.address = FreeAddress(t)
+	w.Issuer = "http://" + w.address
+	w.Provider, err = devprovider.New(devprovider.Config{
+		Issuer: w.Issuer,
+		Clients: []devprovider.Client{{
+			ID:                     clientID,
+			Secret:                 clientSecret,
+			RedirectURIs:           []string{w.Origin + "/bff/callback"},
+			PostLogoutRedirectURIs: []string{w.Origin + "/bff/logout/callback"},
+		}},
+		Users:          o.Users,
+		AccessTokenTTL: o.TokenTTL,
+		Key:            key,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Up(t)
+	t.Cleanup(func() { w.server.Close() })
+}
+
+// Up lets the provider listen again, after Down.
+func (w *World) Up(t testing.TB) {
+	t.Helper()
+	listener, err := net.Listen("tcp", w.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.server = &http.Server{Handler: w.Provider}
+	go w.server.Serve(listener)
+}
+
+// Down takes the provider off the network: connections are refused.
+func (w *World) Down() { w.server.Close() }
+
+// serveAPI is the app's API. It asks the provider what a token is worth, and is
+// as helpful as RFC 6750, section 3.1 wants an API to be.
+func (w *World) serveAPI(rw http.ResponseWriter, r *http.Request) {
+	ask := httptest.NewRequest("GET", w.Issuer+"/userinfo", nil)
+	ask.Header.Set("Authorization", r.Header.Get("Authorization"))
+	verdict := httptest.NewRecorder()
+	w.Provider.ServeHTTP(verdict, ask)
+	if verdict.Code != http.StatusOK {
+		rw.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+		http.Error(rw, "token invalid", http.StatusUnauthorized)
+		return
+	}
+	io.WriteString(rw, "token valid")
+}
