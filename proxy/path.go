@@ -32,7 +32,7 @@ func (e badPath) Help() string { return string(e) }
 const (
 	errTarget   = badPath("the request target is not an absolute path")
 	errSlashes  = badPath("the path begins with two slashes")
-	errByte     = badPath("the path contains a control character, a space, a backslash, # or raw non-ASCII")
+	errByte     = badPath("the address contains a control character, a space, a backslash, # or raw non-ASCII")
 	errEscape   = badPath("the path contains an invalid percent-encoding")
 	errDots     = badPath("the path contains a dot segment")
 	errHidden   = badPath("the path contains an encoded slash, backslash or control character")
@@ -51,7 +51,10 @@ func canonicalPath(r *http.Request) (canonical, error) {
 		}
 		target = rest
 	}
-	raw, _, _ := strings.Cut(target, "?")
+	raw, query, _ := strings.Cut(target, "?")
+	if strings.IndexByte(query, '#') >= 0 {
+		return canonical{}, errByte // no browser sends a fragment (CVE-2026-41059)
+	}
 	return canonicalise(raw)
 }
 

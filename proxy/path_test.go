@@ -202,6 +202,7 @@ func TestCanonicalPathBehindARealServer(t *testing.T) {
 		{"an encoded target", "GET /%61;b//c%23%C3%BC HTTP/1.1", 200, "/%61;b//c%23%C3%BC"},
 		{"absolute-form", "GET http://shop.example.com/api/x HTTP/1.1", 200, "/api/x"},
 		{"a number sign", "GET /foo/secret#/bar HTTP/1.1", 400, ""},
+		{"a number sign in the query", "GET /foo/secret?x=1#/bar HTTP/1.1", 400, ""},
 		{"encoded dots", "GET /public/%2e%2e/admin HTTP/1.1", 400, ""},
 		{"a percent sign alone", "GET /% HTTP/1.1", 400, ""},
 		{"no authority", "GET http:// HTTP/1.1", 400, ""},

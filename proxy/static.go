@@ -142,7 +142,10 @@ func find(root *os.Root, rawPath string) (string, error) {
 	return name, nil
 }
 
+// isHidden tells dotfiles and what lies in dot directories. What is well known
+// is made to be asked for (RFC 8615).
 func isHidden(name string) bool {
+	name = strings.TrimPrefix(name, ".well-known/")
 	return strings.HasPrefix(name, ".") || strings.Contains(name, "/.")
 }
 

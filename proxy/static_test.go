@@ -111,7 +111,7 @@ func TestStaticFilesAnswer(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "dist")
 	files{
 		"index.html": "page", "app.js": "script", "assets/index-DiwrgTda.js": "hashed", "a b/caf\u00e9.txt": "umlaut",
-		"docs/index.html": "docs", "empty/sub/x.txt": "x", ".env": "secret", ".git/config": "secret", "sub/.htpasswd": "secret",
+		"docs/index.html": "docs", "empty/sub/x.txt": "x", ".env": "secret", ".well-known/assetlinks.json": "links", ".well-known/.env": "secret", ".git/config": "secret", "sub/.htpasswd": "secret",
 		"..data/real.js": "mounted", "mounted.js@": "..data/real.js", // as Kubernetes mounts a ConfigMap
 		"out.txt@": filepath.Join(outside, "secret.txt"), "up.txt@": "../secret.txt", "outdir@": outside, "loop@": "loop", "broken@": "nowhere",
 		"back\\slash.txt": "odd",
@@ -155,6 +155,8 @@ func TestStaticFilesAnswer(t *testing.T) {
 		{"two slashes", "/assets//index-DiwrgTda.js", nil, 418, "no_route"},
 		{"a raw path that is not clean", "/assets/;/../app.js", nil, 418, "bad_path"},
 
+		{"a well-known file", "/.well-known/assetlinks.json", nil, 200, "links"},
+		{"a dotfile among the well-known", "/.well-known/.env", nil, 418, "no_route"},
 		{"a dotfile", "/.env", nil, 418, "no_route"},
 		{"a dotfile with its dot encoded", "/%2eenv", nil, 418, "no_route"},
 		{"a navigation to a dotfile", "/.env", navigates, 418, "no_route"},
