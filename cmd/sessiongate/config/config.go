@@ -177,6 +177,10 @@ type UpstreamTLS struct {
 	CA   File `yaml:"ca"`
 	Cert File `yaml:"cert"`
 	Key  File `yaml:"key"`
+
+	// Pool and Certificate are what the files hold; nil when not named.
+	Pool        *x509.CertPool   `json:"-"`
+	Certificate *tls.Certificate `json:"-"`
 }
 
 // SecurityHeaders go on gateway-made pages and static files.
@@ -216,8 +220,12 @@ type Path string
 // but a path may name a device by mistake.
 const maxSize = 1 << 20
 
-// Load reads and validates the configuration in a file. Its error is a
-// Problems unless the file cannot be read.
+// Load reads and validates the configuration in a file. Its error is a Problems
+// unless the file cannot be read.
+//
+// With a Problems, Files and Admin of the Config are good, unless it is nil: a
+// change of Files may mend the configuration, and Admin is where a process asks
+// for the health of one that runs by an older version of it.
 func Load(path string) (*Config, error) {
 	text, err := readSmall(path)
 	if err != nil {
@@ -226,32 +234,22 @@ func Load(path string) (*Config, error) {
 	return Parse(path, text)
 }
 
-// Parse validates a configuration that was read from path, or would have been:
-// relative paths in it are relative to path's directory. Its error is a Problems.
+// Parse is Load for a text that was read from path, or would have been: relative
+// paths in it are relative to path's directory.
 func Parse(path string, text []byte) (*Config, error) {
-	c, err := parse(path, text)
-	if err != nil {
-		return nil, err
-	}
-	if len(c.src.problems) > 0 {
-		return nil, c.src.finish(c.src.problems)
-	}
-	return c, nil
-}
-
-// parse decodes and validates; what it finds wrong is in the source's problems,
-// but for text that is no YAML at all.
-func parse(path string, text []byte) (*Config, error) {
 	src, err := newSource(path, text)
 	if err != nil {
 		return nil, err
 	}
 	c := &Config{src: src}
-	d := &decoder{src: src}
+	d := &decoder{src: src, files: []string{src.path}}
 	d.document(c)
 	c.Files = d.files
 	c.complete()
 	c.validate()
+	if len(src.problems) > 0 {
+		return c, src.finish(src.problems)
+	}
 	return c, nil
 }
 

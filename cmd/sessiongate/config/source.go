@@ -17,7 +17,8 @@ import (
 // source is the text of a configuration, and knows where each key stands and
 // which parts of the text may be shown.
 type source struct {
-	name  string
+	name  string // as the operator gave it
+	path  string // absolute
 	dir   string // relative paths start here
 	lines []string
 	root  ast.Node // nil for an empty file
@@ -44,6 +45,7 @@ func newSource(path string, text []byte) (*source, error) {
 	}
 	s := &source{
 		name:   path,
+		path:   absolute,
 		dir:    filepath.Dir(absolute),
 		lines:  strings.Split(strings.ReplaceAll(string(text), "\r\n", "\n"), "\n"),
 		tokens: make(map[int][]*token.Token),

@@ -107,8 +107,8 @@ func (c *Config) validateUpstreamTLS(key string, r *Route) {
 		c.report(key, "has no effect: the upstream is not https", "remove it, or use https")
 		return
 	}
-	c.pool(key+".ca", t.CA)
-	c.certificate(key, t.Cert, t.Key)
+	t.Pool = c.pool(key+".ca", t.CA)
+	t.Certificate = c.certificate(key, t.Cert, t.Key)
 }
 
 func isWildcard(host string) bool {

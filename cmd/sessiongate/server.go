@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/netutil"
+
+	"sessiongate/cmd/sessiongate/config"
+	"sessiongate/oidc"
+	"sessiongate/proxy"
+	"sessiongate/session"
+	"sessiongate/session/boltstore"
+)
+
+// server is one running gateway: the listeners, the store and the sessions, which
+// stay, and the edition in force, which a reload replaces.
+type server struct {
+	log          *slog.Logger
+	metrics      *metrics
+	proxyMetrics *proxy.Metrics
+	loginMetrics *oidc.Metrics
+
+	store    session.Store
+	manager  *session.Manager
+	current  atomic.Pointer[edition]
+	draining atomic.Bool // readyz says 503
+	refused  atomic.Bool // the last reload was
+	retiring sync.WaitGroup
+
+	public, admin             *http.Server
+	publicSocket, adminSocket net.Listener
+	// abort ends the requests that a shutdown does not wait for any longer.
+	abort context.CancelFunc
+}
+
+// newServer makes everything but serves nothing yet. On an error nothing is left
+// open.
+func newServer(cfg *config.Config, log *slog.Logger) (s *server, err error) {
+	s = &server{log: log, metrics: newMetrics()}
+	defer func() {
+		if err != nil {
+			s.discard()
+		}
+	}()
+	if s.adminSocket, err = net.Listen("tcp", cfg.Admin.Listen); err != nil {
+		return nil, listenError(cfg, "admin.listen", err)
+	}
+	if s.publicSocket, err = net.Listen("tcp", cfg.Listen); err != nil {
+		return nil, listenError(cfg, "listen", err)
+	}
+	if s.store, err = boltstore.Open(string(cfg.Session.Store.Bbolt.Path), boltstore.Options{}); err != nil {
+		return nil, err
+	}
+	if err := s.startSessions(cfg); err != nil {
+		return nil, err
+	}
+	e, err := s.newEdition(cfg)
+	if err != nil {
+		return nil, err
+	}
+	s.current.Store(e)
+	s.makeServers(cfg)
+	return s, nil
+}
+
+func listenError(cfg *config.Config, key string, err error) error {
+	return fmt.Errorf("%s: %w; free the address, or change %s in %s", key, err, key, cfg.Files[0])
+}
+
+func (s *server) startSessions(cfg *config.Config) error {
+	keys, err := session.ParseKeys(reveal(cfg.Session.Keys))
+	if err != nil {
+		return err
+	}
+	s.manager, err = session.NewManager(session.Config{
+		Store: s.store, Keys: keys, IdleTimeout: cfg.Session.IdleTimeout, Lifetime: cfg.Session.Lifetime,
+		Log: s.log, Registerer: s.metrics.registry,
+	})
+	if err != nil {
+		return err
+	}
+	s.proxyMetrics = proxy.NewMetrics(s.metrics.registry)
+	s.loginMetrics, err = oidc.NewMetrics(s.metrics.registry)
+	return err
+}
+
+// discard closes what newServer had opened when it failed.
+func (s *server) discard() {
+	if s.manager != nil {
+		_ = s.manager.Close(context.Background())
+	}
+	if s.store != nil {
+		_ = s.store.Close()
+	}
+	for _, socket := range []net.Listener{s.publicSocket, s.adminSocket} {
+		if socket != nil {
+			_ = socket.Close()
+		}
+	}
+}
+
+// Limits against slow clients (DESIGN.md, section 12).
+const (
+	readHeaderTimeout = 10 * time.Second
+	idleTimeout       = 2 * time.Minute
+)
+
+func (s *server) makeServers(cfg *config.Config) {
+	requests, abort := context.WithCancel(context.Background())
+	s.abort = abort
+	s.public = &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    cfg.Limits.HeaderBytes,
+		ErrorLog:          slog.NewLogLogger(serverLog{s.log.Handler()}, slog.LevelInfo),
+		BaseContext:       func(net.Listener) context.Context { return requests },
+	}
+	if cfg.SpeaksTLS() {
+		s.public.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certificate} // OP-09
+	}
+	if n := cfg.Limits.Connections; n > 0 {
+		s.publicSocket = netutil.LimitListener(s.publicSocket, n)
+	}
+	s.admin = &http.Server{
+		Handler:           s.adminHandler(cfg.Admin.Listen),
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          s.public.ErrorLog,
+	}
+}
+
+// serverLog marks what net/http says of connections: handshakes that failed,
+// panics.
+type serverLog struct{ slog.Handler }
+
+func (h serverLog) Handle(ctx context.Context, r slog.Record) error {
+	if strings.HasPrefix(r.Message, "http: panic") {
+		r.Level = slog.LevelError
+	}
+	r.Add("event", "server")
+	return h.Handler.Handle(ctx, r)
+}
+
+// ServeHTTP hands the request to the edition in force.
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	for !s.current.Load().serve(w, r) {
+		// It was replaced between Load and serve: the next one is there already.
+	}
+}
+
+// certificate chooses by SNI.
+func (s *server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	e := s.current.Load()
+	if c := e.byHost[strings.ToLower(hello.ServerName)]; c != nil {
+		return c, nil
+	}
+	if e.fallback == nil {
+		return nil, errors.New("no certificate is configured")
+	}
+	return e.fallback, nil
+}
+
+// run serves until ctx ends, then shuts down in order. Background work, if any,
+// runs meanwhile.
+func (s *server) run(ctx context.Context, ready func(publicAddr string), background func(context.Context)) error {
+	failed := s.listen()
+	address := s.publicSocket.Addr().String()
+	s.log.Info("ready", "event", "ready", "listen", address, "admin", s.adminSocket.Addr().String(), "version", buildVersion())
+	if ready != nil {
+		ready(address)
+	}
+	working, stop := context.WithCancel(ctx)
+	defer stop()
+	var work sync.WaitGroup
+	if background != nil {
+		work.Go(func() { background(working) })
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		s.log.Error("a listener failed", "event", "listener_failed", "error", err)
+	}
+	stop()
+	work.Wait() // no reload from here on
+	return errors.Join(err, s.shutdown())
+}
+
+// listen serves both listeners until they fail, or forever.
+func (s *server) listen() (failed <-chan error) {
+	errs := make(chan error, 2)
+	go func() {
+		if s.public.TLSConfig != nil {
+			errs <- s.public.ServeTLS(s.publicSocket, "", "")
+			return
+		}
+		errs <- s.public.Serve(s.publicSocket)
+	}()
+	go func() { errs <- s.admin.Serve(s.adminSocket) }()
+	return errs
+}
+
+// shutdown ends everything in the order of DESIGN.md, section 9, and takes no
+// longer than shutdown_delay and shutdown_timeout together.
+func (s *server) shutdown() error {
+	e := s.current.Load()
+	s.draining.Store(true)
+	s.log.Info("stopping: not ready any more", "event", "stopping", "delay", e.cfg.ShutdownDelay.String(), "timeout", e.cfg.ShutdownTimeout.String())
+	time.Sleep(e.cfg.ShutdownDelay)
+
+	ctx, cancel := context.WithTimeout(context.Background(), e.cfg.ShutdownTimeout)
+	defer cancel()
+	errs := []error{s.finishRequests(ctx, e)}
+	errs = append(errs, e.close(ctx), await(ctx, s.retiring.Wait))
+	// Refreshes and their writes, then the last uses.
+	errs = append(errs, s.manager.Close(ctx), s.store.Close(), s.admin.Close())
+	err := errors.Join(errs...)
+	s.log.Info("stopped", "event", "stopped", "clean", err == nil)
+	if err != nil {
+		return fmt.Errorf("not everything could finish within shutdown_timeout: %w", err)
+	}
+	return nil
+}
+
+// finishRequests accepts nothing new and waits for what is under way. A fifth of
+// the time is kept for what comes after: a stream that never ends must not cost
+// the writes of others.
+func (s *server) finishRequests(ctx context.Context, e *edition) error {
+	deadline, _ := ctx.Deadline()
+	patience, cancel := context.WithDeadline(ctx, time.Now().Add(time.Until(deadline)*4/5))
+	defer cancel()
+	late := s.public.Shutdown(patience)
+	s.abort() // what is left: streams, and requests that took too long
+	if late != nil {
+		s.log.Warn("requests were cut off", "event", "stopping", "error", late)
+		_ = s.public.Close()
+	}
+	return e.idle(ctx)
+}
