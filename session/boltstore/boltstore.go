@@ -129,7 +129,7 @@ func openFile(path string, wait time.Duration) (*bbolt.DB, error) {
 		return nil, err
 	}
 	if !created && info.Size() > 0 {
-		if err := check(path, wait); err != nil {
+		if err := verify(path, wait); err != nil {
 			return nil, err
 		}
 	}
@@ -144,27 +144,6 @@ func openFile(path string, wait time.Duration) (*bbolt.DB, error) {
 		err = syncDir(filepath.Dir(path))
 	}
 	return db, err
-}
-
-// check reads the whole tree of an existing file. Without a free list on disk
-// bbolt does the same when it opens the file to write, but in a goroutine of
-// its own, where a damaged page ends the process.
-func check(path string, wait time.Duration) error {
-	db, err := openBolt(path, bbolt.Options{Timeout: wait, ReadOnly: true, NoStatistics: true})
-	if err != nil {
-		return err
-	}
-	err = guard(func() error {
-		return db.View(func(tx *bbolt.Tx) error {
-			if info, err := os.Stat(path); err != nil || info.Size() < tx.Size() {
-				return errors.Join(err, fmt.Errorf("%w: its end is missing", errDamaged))
-			}
-			return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
-				return b.ForEach(func(_, _ []byte) error { return nil })
-			})
-		})
-	})
-	return errors.Join(err, db.Close())
 }
 
 // openBolt is bbolt.Open with panics made errors. Others may not read the file,
