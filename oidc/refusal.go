@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"context"
 	"errors"
 	"time"
 )
@@ -81,7 +82,7 @@ func refuseExchange(err error) error {
 	switch {
 	case failed.rejected():
 		return refuseLogin(err)
-	case failed.status == 0, failed.status >= 500, failed.status == 429:
+	case failed.status == 0, failed.status >= 500, failed.status == 429, errors.Is(err, context.DeadlineExceeded):
 		return refuseProvider(failed.retryAfter, err)
 	}
 	return refuseAnswer(err)
