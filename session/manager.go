@@ -231,6 +231,7 @@ func (m *Manager) revokeLater(a *App, refreshToken string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closing {
+		m.metrics.unrevoked.Inc()
 		return
 	}
 	m.work.Add(1)

@@ -300,10 +300,8 @@ func (r *refresh) store(ctx context.Context, o *opened, token *oauth2.Token, sen
 	d.Unverified, _ = token.Extra("id_token").(string)
 	fresh, err := r.persist(ctx, o, d)
 	if errors.Is(err, ErrAbsent) {
-		// It ended meanwhile, and the end wins (RF-13).
 		r.m.metrics.refresh(r.a, "ended")
-		r.m.revokeLater(r.a, d.RefreshToken)
-		return nil, err
+		return nil, r.late(d, err)
 	}
 	if err != nil {
 		return nil, err
@@ -316,6 +314,17 @@ func (r *refresh) store(ctx context.Context, o *opened, token *oauth2.Token, sen
 	r.m.metrics.refresh(r.a, "ok")
 	r.log(slog.LevelInfo, "refreshed", "refresh")
 	return fresh, nil
+}
+
+// late gives back tokens that came after their session ended: the end wins
+// (RF-13). Where a newer login replaced it they are just dropped, as they may be
+// of the same grant.
+func (r *refresh) late(d Data, err error) error {
+	var end *Ended
+	if !errors.As(err, &end) || end.Reason != Replaced {
+		r.m.revokeLater(r.a, d.RefreshToken)
+	}
+	return err
 }
 
 // confirm verifies the ID token that came with tokens already stored.
@@ -338,8 +347,7 @@ func (r *refresh) confirm(ctx context.Context, o *opened) (*opened, error) {
 	d.Unverified = ""
 	verified, err := r.replace(ctx, o, d)
 	if errors.Is(err, ErrAbsent) {
-		r.m.revokeLater(r.a, d.RefreshToken)
-		return nil, err
+		return nil, r.late(d, err)
 	}
 	if err != nil {
 		// Stored unverified, it is verified again when it is next read.

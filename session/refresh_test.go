@@ -444,6 +444,27 @@ func TestLogoutDuringARefreshWins(t *testing.T) {
 	}
 }
 
+// A second login of the browser meets the refresh of the first one's session.
+func TestALoginDuringARefreshRevokesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		c := b.login()
+		s := b.open(c)
+		time.Sleep(tokenTTL)
+		b.provider.set(func(p *provider) { p.After = func() error { time.Sleep(2 * time.Second); return nil } })
+		go s.AccessToken(t.Context())
+		time.Sleep(time.Second)
+		second := b.login(func(l *session.Login) { l.Former = []session.Key{s.Key()} })
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		b.endedBy(c, session.Replaced)
+		b.mustToken(second)
+		if n := len(b.provider.revoked); n != 0 {
+			t.Errorf("%d tokens revoked: the provider may have one grant for both", n)
+		}
+	})
+}
+
 // Pains b10: the provider rotated, the store does not take it.
 func TestStoreDownBetweenAnswerAndWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -712,6 +733,23 @@ func TestRenewAfterAnUpstreams401(t *testing.T) {
 		sent, _ = s.AccessToken(t.Context())
 		if _, err := s.Renew(t.Context(), sent); err != nil {
 			t.Errorf("Renew five minutes later: %v", err)
+		}
+	})
+}
+
+func TestAnOutageDoesNotUseUpTheRenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		s := b.open(b.login())
+		sent, _ := s.AccessToken(t.Context())
+		b.provider.set(func(p *provider) { p.Fail = &session.Outage{Answered: true, Err: errors.New("503")} })
+		if _, err := s.Renew(t.Context(), sent); err == nil {
+			t.Fatal("renewed in an outage")
+		}
+		b.provider.set(func(p *provider) { p.Fail = nil })
+		time.Sleep(10 * time.Second)
+		if _, err := s.Renew(t.Context(), sent); err != nil {
+			t.Errorf("Renew after the outage: %v", err)
 		}
 	})
 }

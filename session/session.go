@@ -239,5 +239,9 @@ func (s *Session) Renew(ctx context.Context, sent *AccessToken) (*AccessToken, e
 	if !first && !s.app.m.refreshing(s.key) {
 		return nil, ErrNoRenewal
 	}
-	return s.app.m.refreshed(ctx, s, sent.generation)
+	token, err := s.app.m.refreshed(ctx, s, sent.generation)
+	if err != nil && first {
+		s.renewed.CompareAndSwap(now, last) // an outage is no fresh token
+	}
+	return token, err
 }

@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"sessiongate/cmd/sessiongate/config"
 	"sessiongate/cmd/sessiongate/demo"
@@ -45,12 +46,16 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
+// impatience is how long after the first signal another one is taken for the
+// same: a Ctrl-C can come twice, from the terminal and from a wrapper.
+const impatience = time.Second
+
 // run returns the exit code. The context of a command ends with the first
-// SIGINT or SIGTERM; the second one ends the process at once.
+// SIGINT or SIGTERM; a second one ends the process at once.
 func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop)
+	context.AfterFunc(ctx, func() { time.AfterFunc(impatience, stop) })
 	err := dispatch(ctx, args, stdout, stderr)
 	var problems config.Problems
 	var usage usageError
