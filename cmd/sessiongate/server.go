@@ -45,32 +45,37 @@ type server struct {
 
 // newServer makes everything but serves nothing yet. On an error nothing is left
 // open.
-func newServer(cfg *config.Config, log *slog.Logger) (s *server, err error) {
-	s = &server{log: log, metrics: newMetrics()}
-	defer func() {
-		if err != nil {
-			s.discard()
-		}
-	}()
+func newServer(cfg *config.Config, log *slog.Logger) (*server, error) {
+	s := &server{log: log, metrics: newMetrics()}
+	if err := s.open(cfg); err != nil {
+		s.discard()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *server) open(cfg *config.Config) (err error) {
 	if s.adminSocket, err = net.Listen("tcp", cfg.Admin.Listen); err != nil {
-		return nil, listenError(cfg, "admin.listen", err)
+		return listenError(cfg, "admin.listen", err)
 	}
 	if s.publicSocket, err = net.Listen("tcp", cfg.Listen); err != nil {
-		return nil, listenError(cfg, "listen", err)
+		return listenError(cfg, "listen", err)
 	}
-	if s.store, err = boltstore.Open(string(cfg.Session.Store.Bbolt.Path), boltstore.Options{}); err != nil {
-		return nil, err
+	store, err := boltstore.Open(string(cfg.Session.Store.Bbolt.Path), boltstore.Options{})
+	if err != nil {
+		return err
 	}
+	s.store = store
 	if err := s.startSessions(cfg); err != nil {
-		return nil, err
+		return err
 	}
 	e, err := s.newEdition(cfg)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.current.Store(e)
 	s.makeServers(cfg)
-	return s, nil
+	return nil
 }
 
 func listenError(cfg *config.Config, key string, err error) error {
@@ -94,7 +99,7 @@ func (s *server) startSessions(cfg *config.Config) error {
 	return err
 }
 
-// discard closes what newServer had opened when it failed.
+// discard closes what open had opened when it failed.
 func (s *server) discard() {
 	if s.manager != nil {
 		_ = s.manager.Close(context.Background())

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,5 +56,52 @@ func TestBadConfigurationsAreRefusedWithAllThatIsWrong(t *testing.T) {
 				t.Errorf("got:\n%s\nwant:\n%s", got, want)
 			}
 		})
+	}
+}
+
+// Whatever single character is wrong, and whatever that makes of the file, no
+// secret is shown.
+func TestNoTypoMakesAMessageShowASecret(t *testing.T) {
+	block := `
+session:
+  keys:
+    - canaryq9Zr0Jw2cXh4tV7nLs1KpE8mYd3uGa6bFo5iTk
+  cookie: {name: bad}
+apps:
+  - origin: http://shop.example.com
+    oidc:
+      issuer: http://user:canary@login.example.com
+      client_id: shop
+      client_secret: canary
+      scopes: [profile]
+    routes:
+      - path: api
+        upstream: https://canary:canary@api.example.com
+        headers:
+          set:
+            X-Api-Key: canary
+            Connection: "canary"
+        auth: nobody
+`
+	flow := `{session: {keys: [canaryq9Zr0Jw2cXh4tV7nLs1KpE8mYd3uGa6bFo5iTk], cookie: {name: bad}}, apps: [{origin: "http://shop.example.com",
+  oidc: {client_id: shop, client_secret: "canary", issuer: bad}, routes: [{path: api, headers: {set: {X-Key: 'canary'}}}]}]}`
+	for _, text := range []string{block, flow} {
+		for i := range len(text) {
+			for n, typo := range []string{"", " ", "\n", ":", "-", "#", "'", `"`, "{", "[", "|", "&", "?", ","} {
+				if (i+n)%4 != 0 {
+					continue // all of them take a minute with -race
+				}
+				for _, wrong := range []string{text[:i] + typo + text[i+1:], text[:i] + typo + text[i:]} {
+					c, err := Parse("c.yaml", []byte(wrong))
+					said := fmt.Sprint(err)
+					if err == nil {
+						said = c.Warnings().Error()
+					}
+					if strings.Contains(said, "canary") {
+						t.Fatalf("with %q at %d:\n%s\n%s", typo, i, wrong, said)
+					}
+				}
+			}
+		}
 	}
 }

@@ -41,7 +41,7 @@ func (d *decoder) structure(key string, n ast.Node, v reflect.Value) {
 		name := entry.Key.GetToken()
 		field, known := fieldNamed(v.Type(), name.Value)
 		if !known {
-			d.unknown(key, name, v.Type())
+			d.unknown(key, entry, v.Type())
 			continue
 		}
 		d.src.public[name] = true
@@ -94,21 +94,31 @@ func (d *decoder) missing(key string, v reflect.Value, seen map[string]bool) {
 }
 
 // unknown reports a key that is not in the schema.
-func (d *decoder) unknown(key string, name *token.Token, t reflect.Type) {
+func (d *decoder) unknown(key string, entry *ast.MappingValueNode, t reflect.Type) {
+	name := entry.Key.GetToken()
 	var names []string
 	for _, field := range fields(t) {
 		names = append(names, field.Tag.Get("yaml"))
 	}
 	fix := "the keys here are " + strings.Join(names, ", ")
-	if guess := closest(name.Value, names); guess != "" {
+	guess := closest(name.Value, names)
+	if guess != "" {
 		fix = fmt.Sprintf("did you mean %q?", guess)
 		d.src.meant[join(key, guess)] = true
 	}
 	path := join(key, name.Value)
-	if !plainKey.MatchString(name.Value) {
-		path = join(key, "…") // whatever it is, it may be a secret in the wrong place
+	if !isName(entry, guess) {
+		path = join(key, "…")
 	}
 	d.src.reportAt(name, path, "unknown key", fix)
+}
+
+// isName tells whether a key that nobody knows can be shown: it is a word, and
+// it has a value or resembles a key. Otherwise it may be a secret that lost its
+// own key.
+func isName(entry *ast.MappingValueNode, resembles string) bool {
+	_, empty := entry.Value.(*ast.NullNode)
+	return plainKey.MatchString(entry.Key.GetToken().Value) && (!empty || resembles != "")
 }
 
 func (d *decoder) duplicate(path string, name *token.Token) {
@@ -161,8 +171,8 @@ func (d *decoder) table(key string, n ast.Node, v reflect.Value, tag reflect.Str
 	v.Set(reflect.MakeMap(v.Type()))
 	for _, entry := range entries {
 		name := entry.Key.GetToken()
-		if !tableKey.MatchString(name.Value) {
-			d.src.reportAt(name, join(key, "…"), "is not a plain name", "use letters, digits, - and _ only, at most 64")
+		if _, empty := entry.Value.(*ast.NullNode); empty || !tableKey.MatchString(name.Value) {
+			d.src.reportAt(name, join(key, "…"), "is not a plain name with a value", "use letters, digits, - and _, at most 64, and give it a value")
 			continue
 		}
 		d.src.public[name] = true
@@ -249,6 +259,3 @@ func nodeName(n ast.Node) string {
 
 // tableKey matches the keys that operators may choose.
 var tableKey = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
-
-// userinfo finds URLs with a password in them, which nobody may see.
-var userinfo = regexp.MustCompile(`//[^/]*@`)

@@ -163,7 +163,7 @@ func FuzzParse(f *testing.F) {
 		if !errors.As(err, &problems) || len(problems) == 0 {
 			t.Fatalf("%T: %v", err, err)
 		}
-		lines := strings.Count(text, "\n") + 1
+		lines := 1 + strings.Count(text, "\n") + strings.Count(text, "\r") - strings.Count(text, "\r\n")
 		for _, p := range problems {
 			if p.Line < 1 || p.Line > lines || p.Column < 1 || p.What == "" {
 				t.Errorf("%d lines, but: %v", lines, p)

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"net/url"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -57,15 +58,16 @@ func (d *decoder) scalar(key string, n ast.Node, v reflect.Value, tag reflect.St
 	}
 }
 
-// publish allows a value to be shown.
+// password finds values that may be URLs with a password in them, however
+// misspelt.
+var password = regexp.MustCompile(`@|/[^/:]*:[^/0-9]`)
+
+// publish allows a value on one line to be shown. One on several may have
+// swallowed what the operator meant for another key.
 func (d *decoder) publish(n ast.Node) {
-	switch n := n.(type) {
-	case *ast.LiteralNode:
-		d.src.public[n.Start] = true
-		d.publish(n.Value)
-	case ast.ScalarNode:
+	if n, ok := n.(ast.ScalarNode); ok {
 		tk := n.GetToken()
-		d.src.public[tk] = !userinfo.MatchString(tk.Value)
+		d.src.public[tk] = !password.MatchString(tk.Value) && !strings.Contains(strings.TrimSpace(tk.Origin), "\n")
 	}
 }
 

@@ -24,9 +24,9 @@ type source struct {
 	root  ast.Node // nil for an empty file
 	// tokens are the scalars that lie on a line, in part or as a whole.
 	tokens map[int][]*token.Token
-	// public are the scalars that may be shown: names of known keys, and values
-	// of known keys that are no secrets. Whatever else stands in the file might be
-	// a secret in the wrong place, so it is never shown.
+	// public are the scalars that may be shown: names of keys, and values of known
+	// keys that are no secrets. Whatever else stands in the file might be a secret
+	// in the wrong place, so it is never shown.
 	public map[*token.Token]bool
 	// at has the key and the value of every key path that the file holds.
 	at map[string]place
@@ -43,17 +43,18 @@ func newSource(path string, text []byte) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
+	normal := strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(text)) // YAML 1.2, section 5.4
 	s := &source{
 		name:   path,
 		path:   absolute,
 		dir:    filepath.Dir(absolute),
-		lines:  strings.Split(strings.ReplaceAll(string(text), "\r\n", "\n"), "\n"),
+		lines:  strings.Split(normal, "\n"),
 		tokens: make(map[int][]*token.Token),
 		public: make(map[*token.Token]bool),
 		at:     make(map[string]place),
 		meant:  make(map[string]bool),
 	}
-	tokens, file, err := parseYAML(string(text))
+	tokens, file, err := parseYAML(normal)
 	for _, tk := range tokens {
 		s.note(tk)
 	}
@@ -115,13 +116,13 @@ func (s *source) syntaxProblem(err error) error {
 	}
 	if errors.As(err, &syntax) {
 		if tk := syntax.GetToken(); tk != nil && tk.Position != nil {
-			p.Line, p.Column = max(1, tk.Position.Line), max(1, tk.Position.Column)
+			p.Line, p.Column = min(max(1, tk.Position.Line), len(s.lines)), max(1, tk.Position.Column)
 		}
 		if message := syntax.GetMessage(); !strings.Contains(message, `"`) && !strings.Contains(message, "\n") {
 			p.What += ": " + message
 		}
 	}
-	if p.Line <= len(s.lines) && strings.Contains(s.lines[p.Line-1], "${") {
+	if strings.Contains(s.lines[p.Line-1], "${") {
 		p.Fix = "put values with ${…} in quotes"
 	}
 	return Problems{p}
@@ -171,8 +172,11 @@ func (s *source) report(key, what, fix string) {
 }
 
 // reportAt is report for a key whose path is not in the index, or is there for
-// another place.
+// another place. The key may be shown if the path names it.
 func (s *source) reportAt(key *token.Token, path, what, fix string) {
+	if strings.HasSuffix(path, key.Value) {
+		s.public[key] = true
+	}
 	s.problems = append(s.problems, s.problem(path, what, fix).on(key, key))
 }
 
@@ -204,7 +208,7 @@ func (s *source) shown(line int, key *token.Token) string {
 		text, _, _ = strings.Cut(text, " #") // a comment may hold anything
 		return strings.TrimRight(printable(text), " ")
 	}
-	if key.Position.Line != line || !s.public[key] && !plainKey.MatchString(key.Value) {
+	if key.Position.Line != line || !s.public[key] {
 		return ""
 	}
 	indent := len(text) - len(strings.TrimLeft(text, " -"))

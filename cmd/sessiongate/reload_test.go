@@ -1,0 +1,111 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestAChangedConfigurationIsPutInForce(t *testing.T) {
+	t.Parallel()
+	_, config := site(t, settings{})
+	g := start(t, config)
+	write(t, config, settings{routes: "- {path: /new/, strip_prefix: /new, static: {dir: dist, fallback: index.html}, auth: none}"}.String())
+	g.signal(syscall.SIGHUP)
+	g.await("config_reloaded")
+	if status, body := g.get("/new/index.html"); status != 200 {
+		t.Errorf("the new route: %d %s", status, body)
+	}
+	if status, _ := g.get("/index.html"); status != 404 {
+		t.Errorf("the former route: %d", status)
+	}
+	if n := g.metric(`sessiongate_config_reloads_total{result="ok"}`); n != "1" {
+		t.Errorf("reloads counted: %s", n)
+	}
+	if code := g.stop(); code != 0 {
+		t.Errorf("exit code: %d\n%s", code, g.output())
+	}
+}
+
+func TestABadConfigurationIsRefusedAndTheFormerGoesOn(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ name, config, want string }{
+		{"unknown key", settings{more: "    rutes: []"}.String(), "unknown key"},
+		{"no YAML", "apps: [", "not YAML"},
+		{"no app built", settings{routes: "- {path: /, static: {dir: absent}, auth: none}"}.String(), "static.dir"},
+		{"another listener", settings{listen: "127.0.0.1:1"}.String(), "needs a restart"},
+		{"another store", settings{store: "other.db"}.String(), "needs a restart"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			_, config := site(t, settings{})
+			g := start(t, config)
+			write(t, config, row.config)
+			g.signal(syscall.SIGHUP)
+			refused := g.await("config_refused")
+			if !strings.Contains(refused["error"].(string), row.want) {
+				t.Errorf("the log says %q, want %q in it", refused["error"], row.want)
+			}
+			if status, _ := g.get("/"); status != 200 {
+				t.Errorf("the app: %d", status)
+			}
+			if n := g.metric(`sessiongate_config_reloads_total{result="refused"}`); n != "1" {
+				t.Errorf("refused reloads counted: %s", n)
+			}
+			if status, body := g.ask("http://"+g.admin+"/readyz", ""); status != 200 || !strings.Contains(body, "refused") {
+				t.Errorf("readyz: %d %s", status, body)
+			}
+			write(t, config, settings{}.String())
+			g.signal(syscall.SIGHUP)
+			g.await("config_reloaded")
+			if _, body := g.ask("http://"+g.admin+"/readyz", ""); strings.Contains(body, "refused") {
+				t.Errorf("readyz after the repair: %s", body)
+			}
+		})
+	}
+}
+
+// A secret in a mounted volume changes by a swap of the directory it is linked
+// through, as Kubernetes does it; nobody sends a signal.
+func TestASwappedSecretIsSeenWithoutASignal(t *testing.T) {
+	t.Parallel()
+	dir, config := site(t, settings{keys: []string{"${file:secrets/key}"}})
+	mount := filepath.Join(dir, "secrets")
+	if err := os.MkdirAll(filepath.Join(mount, "..1"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(mount, "..1/key"), testKey)
+	link(t, "..1", filepath.Join(mount, "..data"))
+	link(t, "..data/key", filepath.Join(mount, "key"))
+	g := start(t, config)
+
+	if err := os.Mkdir(filepath.Join(mount, "..2"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(mount, "..2/key"), secondKey)
+	link(t, "..2", filepath.Join(mount, "..data.new"))
+	if err := os.Rename(filepath.Join(mount, "..data.new"), filepath.Join(mount, "..data")); err != nil {
+		t.Fatal(err)
+	}
+	g.await("config_reloaded")
+}
+
+// A file that a refused configuration waits for makes it right when it comes.
+func TestARefusedConfigurationIsTriedAgainWhenItsFileComes(t *testing.T) {
+	t.Parallel()
+	dir, config := site(t, settings{})
+	g := start(t, config)
+	write(t, config, settings{keys: []string{"${file:late}"}}.String())
+	g.await("config_refused")
+	write(t, filepath.Join(dir, "late"), secondKey)
+	g.await("config_reloaded")
+}
+
+func link(t *testing.T, target, path string) {
+	t.Helper()
+	if err := os.Symlink(target, path); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,252 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"sessiongate/cmd/sessiongate/config"
+	"sessiongate/session"
+)
+
+func containsAll(text string, parts ...string) bool {
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			return false
+		}
+	}
+	return true
+}
+
+// OP-09, and certificates by SNI that are read again when they change.
+func TestTLSWithACertificateForEachApp(t *testing.T) {
+	t.Parallel()
+	dir, path := site(t, settings{})
+	certificate(t, dir, "a", "a.localhost", 1)
+	certificate(t, dir, "b", "b.localhost", 2)
+	text := settings{}.String()
+	text = strings.Replace(text, "origin: http://localhost:8080", "origin: https://a.localhost\n    tls: {cert: a.pem, key: a.key}", 1)
+	text += strings.NewReplacer("a.localhost", "b.localhost", "a.pem", "b.pem", "a.key", "b.key").Replace(text[strings.Index(text, "  - origin"):])
+	write(t, path, text)
+	g := start(t, path)
+
+	serial := func(name string, maxVersion uint16) (int64, error) {
+		conn, err := tls.Dial("tcp", g.public, &tls.Config{ServerName: name, InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: maxVersion, NextProtos: []string{"h2"}})
+		if err != nil {
+			return 0, err
+		}
+		defer conn.Close()
+		if proto := conn.ConnectionState().NegotiatedProtocol; proto != "h2" {
+			t.Errorf("%s speaks %q, want h2", name, proto)
+		}
+		return conn.ConnectionState().PeerCertificates[0].SerialNumber.Int64(), nil
+	}
+	for name, want := range map[string]int64{"a.localhost": 1, "B.localhost": 2, "unknown.localhost": 1} {
+		if got, err := serial(name, 0); err != nil || got != want {
+			t.Errorf("%s: certificate %d, %v; want %d", name, got, err, want)
+		}
+	}
+	if _, err := serial("a.localhost", tls.VersionTLS11); err == nil {
+		t.Error("TLS 1.1 is spoken")
+	}
+	certificate(t, dir, "a", "a.localhost", 3)
+	g.await("config_reloaded") // no signal: the change is seen
+	eventually(t, "the new certificate", func() bool {
+		got, err := serial("a.localhost", 0)
+		return err == nil && got == 3
+	})
+}
+
+func certificate(t *testing.T, dir, name, host string, serial int64) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(serial), DNSNames: []string{host},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, name+".pem"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})))
+	write(t, filepath.Join(dir, name+".key"), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
+}
+
+// OP-11: what is under way when SIGTERM comes is finished; what never ends does
+// not keep the process.
+func TestRequestsUnderWayFinishAndStreamsEnd(t *testing.T) {
+	t.Parallel()
+	arrived, goOn := make(chan string, 2), make(chan struct{})
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/stream" {
+			w.Header().Set("Content-Type", "text/event-stream")
+			w.WriteHeader(200)
+			_ = http.NewResponseController(w).Flush()
+			arrived <- r.URL.Path
+			<-r.Context().Done()
+			return
+		}
+		arrived <- r.URL.Path
+		<-goOn
+		w.WriteHeader(202)
+	}))
+	defer upstream.Close()
+	_, path := site(t, settings{routes: "- {path: /, upstream: " + `"` + upstream.URL + `"` + ", auth: none}"})
+	g := start(t, path)
+	slow, stream := make(chan int, 1), make(chan int, 1)
+	go func() { status, _ := g.get("/slow"); slow <- status }()
+	<-arrived
+	go func() {
+		res, err := g.client.Do(request(t, "http://"+g.public+"/stream", "localhost:8080"))
+		if err != nil {
+			stream <- 0
+			return
+		}
+		defer res.Body.Close()
+		stream <- res.StatusCode
+		_, _ = res.Body.Read(make([]byte, 1))
+		stream <- -1
+	}()
+	<-arrived
+	if status := <-stream; status != 200 {
+		t.Fatalf("the stream: %d", status)
+	}
+	g.signal(syscall.SIGTERM)
+	g.await("stopping")
+	eventually(t, "the listener is closed", func() bool {
+		conn, err := net.Dial("tcp", g.public)
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	})
+	close(goOn)
+	if status := <-slow; status != 202 {
+		t.Errorf("the request under way: %d", status)
+	}
+	if status := <-stream; status != -1 {
+		t.Errorf("the stream: %d", status)
+	}
+	if code := g.exit(); code != 0 {
+		t.Errorf("exit code: %d\n%s", code, g.output())
+	}
+}
+
+func request(t *testing.T, url, host string) *http.Request {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = host
+	return req
+}
+
+// A session belongs to (origin, issuer, client_id): when a reload changes one of
+// them it ends as revoked, else it goes on, with a new key in front too.
+func TestAReloadEndsTheSessionsOfAppsThatAreGone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	route := `- {path: /api/, upstream: "http://127.0.0.1:9"}`
+	parse := func(s settings) *config.Config {
+		t.Helper()
+		s.routes = route
+		c, err := config.Parse(filepath.Join(dir, "config.yaml"), []byte(strings.ReplaceAll(s.String(), "${TEST_SECRET}", "canary")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	s, err := newServer(parse(settings{}), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	listening := make(chan string, 1)
+	go func() { done <- s.run(ctx, func(address string) { listening <- address }, nil) }()
+	<-listening
+	_, cookie, err := s.current.Load().apps[0].Create(ctx, session.Login{
+		Subject: "ada", Token: &oauth2.Token{AccessToken: "a", Expiry: time.Now().Add(time.Hour)}, FlowBegan: time.Now(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := func() string {
+		r := httptest.NewRequest("GET", "http://localhost:8080/bff/session", nil)
+		r.AddCookie(cookie)
+		r.Header.Set("X-CSRF", "1")
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, r)
+		return w.Body.String()
+	}
+	if err := s.adopt(parse(settings{keys: []string{secondKey, testKey}})); err != nil {
+		t.Fatal(err)
+	}
+	if got := state(); !strings.Contains(got, `"authenticated":true`) {
+		t.Errorf("after a reload with a new key in front: %s", got)
+	}
+	if err := s.adopt(parse(settings{keys: []string{secondKey, testKey}, client: "other"})); err != nil {
+		t.Fatal(err)
+	}
+	s.retiring.Wait()
+	if got := state(); !strings.Contains(got, `"reason":"revoked"`) {
+		t.Errorf("after a reload with another client: %s", got)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLimitsOfThePublicListener(t *testing.T) {
+	t.Parallel()
+	_, path := site(t, settings{more: "limits: {connections: 1, header_bytes: 8192}"})
+	g := start(t, path)
+	req := request(t, "http://"+g.public+"/", "localhost:8080")
+	req.Header.Set("X-Large", strings.Repeat("x", 16<<10))
+	res, err := g.client.Do(req)
+	if err != nil || res.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("headers of 16 KiB: %v, %v", res, err)
+	}
+	g.client.CloseIdleConnections()
+
+	first, err := net.Dial("tcp", g.public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan int, 1)
+	go func() { status, _ := g.get("/"); answered <- status }()
+	select {
+	case status := <-answered:
+		t.Errorf("a second connection was served beside the first: %d", status)
+	case <-time.After(200 * time.Millisecond):
+	}
+	first.Close()
+	if status := <-answered; status != 200 {
+		t.Errorf("after the first connection was closed: %d", status)
+	}
+}
