@@ -1,0 +1,444 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestPathsPassByteForByte: what the upstream receives is what was matched
+// (PX-05, pain 19, CVE-2025-47952).
+func TestPathsPassByteForByte(t *testing.T) {
+	w := newWorld(t, func(w *world, a *App, _ *Config) {
+		base := *must(url.Parse(w.up.URL + "/base"))
+		a.Routes = append(a.Routes,
+			Route{Path: "/based/", Upstream: &base, Auth: AuthNone, StripPrefix: "/based"},
+			Route{Path: "/kept/", Upstream: &base, Auth: AuthNone},
+			Route{Path: "/alone", Upstream: &base, Auth: AuthNone, StripPrefix: "/alone/"})
+	})
+	for sent, want := range map[string]string{
+		"/open/":                        "/open/",
+		"/open/a;b=c,d/e":               "/open/a;b=c,d/e",
+		"/open/a//b///c":                "/open/a//b///c",
+		"/open/%23%3F100%25%C3%BC":      "/open/%23%3F100%25%C3%BC",
+		"/open/%c3%bc":                  "/open/%c3%bc",
+		"/open/~a!$&'()*+,:@=|{}^`\"<>": "/open/~a!$&'()*+,:@=|{}^`\"<>",
+		"/open/%41":                     "/open/%41",
+		"/op%65n/%41":                   "/open/A", // only its normal form lies under the route
+		"/open/x?":                      "/open/x?",
+		"/open/x?a=1;b=2&c=%zz&&d=+%2B": "/open/x?a=1;b=2&c=%zz&&d=+%2B",
+		"/open/x?q=a%2Fb&x=%23&y=ü":     "/open/x?q=a%2Fb&x=%23&y=ü",
+		"/open/x?/../../admin":          "/open/x?/../../admin",
+		"/based/":                       "/base",
+		"/based/x?y":                    "/base/x?y",
+		"/based//x":                     "/base//x",
+		"/kept/x":                       "/base/kept/x",
+		"/alone?x":                      "/base?x",
+	} {
+		w.up.forget()
+		w.send("GET " + sent)
+		if got := w.up.last(t).Target; got != want {
+			t.Errorf("%s arrives as %s, want %s", sent, got, want)
+		}
+	}
+	for sent, want := range map[string]string{"/stripped/": "/", "/stripped/x": "/x", "/stripped//evil.example/x": "//evil.example/x"} {
+		w.up.forget()
+		w.send("GET "+sent, w.withSession()...)
+		if saw := w.up.last(t); saw.Target != want || saw.Host == "evil.example" {
+			t.Errorf("%s arrives as %s at %s, want %s", sent, saw.Target, saw.Host, want)
+		}
+	}
+	for _, evil := range []string{
+		"//evil.example/open/x", "/open/../api/x", "/open/%2e%2e/api/x", "/open/..%2fapi", "/open/%252e%252e/x", "/open/..;/api/x", `/open/..\api`,
+		"/open/%5c", "/open/%00", "/open/x#/../api", "/open/%2", "/%", "/open/\x01", "/open/ü",
+	} {
+		w.up.forget()
+		if got := w.send("GET " + evil); got.StatusCode != 400 {
+			t.Errorf("%q: status %d, want 400", evil, got.StatusCode)
+		}
+		if len(w.up.requests()) != 0 {
+			t.Errorf("%q reached the upstream", evil)
+		}
+	}
+}
+
+func TestPreserveHost(t *testing.T) {
+	w := newWorld(t, func(_ *world, a *App, _ *Config) { a.Routes[5].PreserveHost = true })
+	w.send("GET /open/x")
+	if got := w.up.last(t).Host; got != testHost {
+		t.Errorf("Host = %q, want %q", got, testHost)
+	}
+}
+
+// TestBodies: bodies stream, up to max_body (PX-25).
+func TestBodies(t *testing.T) {
+	w := newWorld(t)
+	for _, row := range []struct {
+		name, path, body string
+		header           []string
+		status           int
+	}{
+		{"ten bytes of ten", "/small/x", "0123456789", []string{"Content-Length: 10"}, 200},
+		{"eleven bytes", "/small/x", "", []string{"Content-Length: 11"}, 413},
+		{"far too much, announced", "/small/x", "", []string{"Content-Length: 99999999999"}, 413},
+		{"ten bytes in chunks", "/small/x", "a\r\n0123456789\r\n0\r\n\r\n", []string{"Transfer-Encoding: chunked"}, 200},
+		{"eleven bytes in chunks", "/small/x", "a\r\n0123456789\r\n1\r\nx\r\n0\r\n\r\n", []string{"Transfer-Encoding: chunked"}, 413},
+		{"no limit", "/api/x", strings.Repeat("x", 100_000), []string{"Content-Length: 100000"}, 200},
+		{"HT-05: two lengths", "/api/x", "0\r\n\r\n", []string{"Transfer-Encoding: chunked", "Content-Length: 5"}, 0},
+		{"HT-06: lengths that differ", "/api/x", "", []string{"Content-Length: 5", "Content-Length: 6"}, 400},
+		{"HT-06: a length with a sign", "/api/x", "", []string{"Content-Length: +5"}, 400},
+		{"HT-06: an unknown coding", "/api/x", "", []string{"Transfer-Encoding: xchunked"}, 501},
+		{"HT-06: a coding after chunked", "/api/x", "", []string{"Transfer-Encoding: chunked, identity"}, 501},
+		{"HT-07: a folded line becomes one", "/api/x", "", []string{"X-A: b", " Content-Length: 5", "Content-Length: 0"}, 200},
+	} {
+		target := row.path + "?" + url.QueryEscape(row.name)
+		got := w.sendBody("POST "+target, row.body, w.withSession(row.header...)...)
+		if row.status != 0 && got.StatusCode != row.status {
+			t.Errorf("%s: status %d %s, want %d", row.name, got.StatusCode, got.body, row.status)
+		}
+		if row.status == 413 && (got.problem(t).Code != "body_too_large" || !got.Close) {
+			t.Errorf("%s: %s, close: %v", row.name, got.body, got.Close)
+		}
+		for _, saw := range w.up.requests() {
+			if saw.Target != target {
+				continue
+			}
+			if saw.Header["Transfer-Encoding"] != nil || row.status == 200 && !strings.Contains(row.body, saw.Body) {
+				t.Errorf("%s: the upstream saw %v %q", row.name, saw.Header, saw.Body)
+			}
+		}
+	}
+}
+
+// TestRefusedBeforeBody: an upload without a session is refused before it is
+// sent (pain 54, HT-14).
+func TestRefusedBeforeBody(t *testing.T) {
+	w := newWorld(t)
+	got := w.send("PUT /api/x", "X-CSRF: 1", "Expect: 100-continue", "Content-Length: 5000000000")
+	if got.StatusCode != 401 || !got.Close {
+		t.Errorf("status %d, close %v; want 401 and no 100 before it", got.StatusCode, got.Close)
+	}
+	c := w.dial()
+	io.WriteString(c, rawRequest("PUT /api/x", "", w.withSession("Expect: 100-continue", "Content-Length: 5")))
+	r := bufio.NewReader(c)
+	res, err := http.ReadResponse(r, nil)
+	if err != nil || res.StatusCode != 100 {
+		t.Fatalf("an admitted upload: %v, %v; want 100", res, err)
+	}
+	io.WriteString(c, "hello")
+	if res, err = http.ReadResponse(r, nil); err != nil || res.StatusCode != 200 || w.up.last(t).Body != "hello" {
+		t.Errorf("an admitted upload: %v, %v", res, err)
+	}
+}
+
+// TestRequestTrailersAreDiscarded: they would reach the upstream unfiltered.
+func TestRequestTrailersAreDiscarded(t *testing.T) {
+	w := newWorld(t)
+	trailer := make(chan http.Header, 1)
+	w.up.answer(func(rw http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		trailer <- r.Trailer
+	})
+	got := w.sendBody("POST /open/x", "1\r\nx\r\n0\r\nX-Forwarded-For: 10.9.9.9\r\n\r\n", "Transfer-Encoding: chunked", "Trailer: X-Forwarded-For")
+	if tr := <-trailer; got.StatusCode != 200 || len(tr) > 0 {
+		t.Errorf("status %d, trailer %v", got.StatusCode, tr)
+	}
+}
+
+// TestUpstreamFailures: a generic answer, and the right one (HT-15).
+func TestUpstreamFailures(t *testing.T) {
+	closed := must(net.Listen("tcp", "127.0.0.1:0"))
+	closed.Close()
+	broken := rawUpstream(t, "nonsense\r\n\r\n")
+	w := newWorld(t, func(w *world, a *App, _ *Config) {
+		a.Routes = append(a.Routes,
+			Route{Path: "/closed/", Upstream: must(url.Parse("http://" + closed.Addr().String())), Auth: AuthNone, Kind: KindPage},
+			Route{Path: "/broken/", Upstream: must(url.Parse("http://" + broken)), Auth: AuthNone},
+			Route{Path: "/slow/", Upstream: must(url.Parse(w.up.URL)), Auth: AuthNone, Timeout: 50 * time.Millisecond})
+	})
+	release := make(chan bool)
+	w.up.answer(func(http.ResponseWriter, *http.Request) { <-release })
+	for _, row := range []struct {
+		path   string
+		status int
+		code   string
+		kind   string
+	}{
+		{"/closed/", 502, "upstream_unreachable", "unreachable"},
+		{"/broken/", 502, "upstream_unreachable", "unreachable"},
+		{"/slow/", 504, "upstream_timeout", "timeout"},
+	} {
+		got := w.send("GET " + row.path)
+		if p := got.problem(t); got.StatusCode != row.status || p.Code != row.code || got.Header.Get("X-Sessiongate") != "1" {
+			t.Errorf("%s: status %d %+v, want %d %s", row.path, got.StatusCode, p, row.status, row.code)
+		}
+		if strings.Contains(got.body, "127.0.0.1") || strings.Contains(got.body, "dial") {
+			t.Errorf("%s: the cause is shown: %s", row.path, got.body)
+		}
+		if n := w.metric("sessiongate_upstream_errors_total", testOrigin, row.kind, row.path); n != 1 {
+			t.Errorf("upstream_errors_total{%s, %s} = %v, want 1", row.kind, row.path, n)
+		}
+	}
+	close(release)
+	if got := w.send("GET /closed/", navigateOwn...); got.StatusCode != 502 || !strings.Contains(got.body, "<h1>The application cannot be reached</h1>") {
+		t.Errorf("a navigation: status %d %s", got.StatusCode, got.body)
+	}
+	if !strings.Contains(w.logs.String(), `"event":"upstream_failed"`) {
+		t.Error("the log says nothing of upstream_failed")
+	}
+}
+
+// rawUpstream answers every connection with fixed bytes, after the request.
+func rawUpstream(t testing.TB, answer string) (addr string) {
+	l := must(net.Listen("tcp", "127.0.0.1:0"))
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				http.ReadRequest(bufio.NewReader(c))
+				io.WriteString(c, answer)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// TestTruncatedAnswer: half an answer is not made whole (HT-15).
+func TestTruncatedAnswer(t *testing.T) {
+	for name, answer := range map[string]string{
+		"a length": "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf",
+		"chunks":   "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+	} {
+		addr := rawUpstream(t, answer)
+		w := newWorld(t, func(_ *world, a *App, _ *Config) { a.Routes[5].Upstream = must(url.Parse("http://" + addr)) })
+		c := w.dial()
+		io.WriteString(c, rawRequest("GET /open/x", "", nil))
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err == nil {
+			_, err = io.ReadAll(res.Body)
+		}
+		if !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%s: the client reads to %v, want %v", name, err, io.ErrUnexpectedEOF)
+		}
+		eventually(t, "the abort is counted", func() bool {
+			return w.metric("sessiongate_upstream_errors_total", testOrigin, "aborted", "/open/") == 1
+		})
+	}
+}
+
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(5 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 5 s: %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// TestClientGoesAway: the upstream hears of it, and nobody is answered.
+func TestClientGoesAway(t *testing.T) {
+	w := newWorld(t)
+	began, gone := make(chan bool), make(chan bool)
+	w.up.answer(func(_ http.ResponseWriter, r *http.Request) {
+		began <- true
+		<-r.Context().Done()
+		gone <- true
+	})
+	c := w.dial()
+	io.WriteString(c, rawRequest("GET /api/x", "", w.withSession()))
+	<-began
+	c.Close()
+	<-gone
+	eventually(t, "it is counted", func() bool {
+		return w.metric("sessiongate_requests_total", testOrigin, "GET", "/api/", "499") == 1 &&
+			w.metric("sessiongate_upstream_errors_total", testOrigin, "aborted", "/api/") == 1
+	})
+	if n := w.metric("sessiongate_upstream_errors_total", testOrigin, "unreachable", "/api/"); n != 0 {
+		t.Errorf("%v upstream errors are blamed on the upstream", n)
+	}
+}
+
+// TestRedirectsPass: they are the browser's to follow, with addresses that it
+// can reach (PX-08).
+func TestRedirectsPass(t *testing.T) {
+	w := newWorld(t, func(w *world, a *App, _ *Config) {
+		base := *must(url.Parse(w.up.URL + "/base"))
+		a.Routes = append(a.Routes, Route{Path: "/based/", Upstream: &base, Auth: AuthNone, StripPrefix: "/based"})
+	})
+	other := newUpstream(t)
+	for location, want := range map[string]string{
+		other.URL + "/x":         other.URL + "/x",
+		"/relative":              "/relative",
+		w.up.URL:                 testOrigin + "/",
+		w.up.URL + "/base":       testOrigin + "/based",
+		w.up.URL + "/base/x?y#z": testOrigin + "/based/x?y#z",
+		w.up.URL + "/based":      testOrigin + "/based",
+		w.up.URL + "?x":          testOrigin + "/?x",
+		w.up.URL + ".evil/x":     w.up.URL + ".evil/x",
+		w.up.URL + "1/x":         w.up.URL + "1/x",
+		"https://evil.example/":  "https://evil.example/",
+	} {
+		w.up.answer(func(rw http.ResponseWriter, r *http.Request) {
+			rw.Header().Set("Location", location)
+			rw.WriteHeader(302)
+		})
+		if got := w.send("GET /based/x"); got.StatusCode != 302 || got.Header.Get("Location") != want {
+			t.Errorf("%s: status %d, Location %q, want %q", location, got.StatusCode, got.Header.Get("Location"), want)
+		}
+	}
+	if n := len(other.requests()); n != 0 {
+		t.Errorf("the gateway followed %d redirects", n)
+	}
+}
+
+// TestMaxForwards is RFC 9110, section 7.6.2 (HT-14).
+func TestMaxForwards(t *testing.T) {
+	w := newWorld(t)
+	for sent, want := range map[string]string{"5": "4", "1": "0", "junk": "junk"} {
+		w.up.forget()
+		w.send("OPTIONS /open/x", "Max-Forwards: "+sent)
+		if got := w.up.last(t).Header.Get("Max-Forwards"); got != want {
+			t.Errorf("Max-Forwards %s arrives as %s, want %s", sent, got, want)
+		}
+	}
+	w.up.forget()
+	got := w.send("OPTIONS /open/x", "Max-Forwards: 0")
+	if got.StatusCode != 204 || got.Header.Get("Allow") != anyMethod || len(w.up.requests()) != 0 {
+		t.Errorf("Max-Forwards 0: status %d, %d requests", got.StatusCode, len(w.up.requests()))
+	}
+}
+
+// TestInterimAnswers: 103 passes, with nothing but its links.
+func TestInterimAnswers(t *testing.T) {
+	w := newWorld(t)
+	w.up.answer(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Link", "</style.css>; rel=preload")
+		rw.Header().Set("Set-Cookie", w.cookie)
+		rw.Header().Set("X-Sessiongate", "1")
+		rw.WriteHeader(103)
+		rw.Header().Del("Set-Cookie")
+		rw.WriteHeader(200)
+	})
+	c := w.dial()
+	io.WriteString(c, rawRequest("GET /open/x", "", nil))
+	r := bufio.NewReader(c)
+	early, err := http.ReadResponse(r, nil)
+	if err != nil || early.StatusCode != 103 || len(early.Header) != 1 || early.Header.Get("Link") == "" {
+		t.Fatalf("the interim answer: %v, %v", early, err)
+	}
+	final, err := http.ReadResponse(r, nil)
+	if err != nil || final.StatusCode != 200 || final.Header["X-Sessiongate"] != nil || final.Header.Get("Strict-Transport-Security") == "" {
+		t.Errorf("the final answer: %v, %v", final, err)
+	}
+}
+
+// TestAnswerFraming: HEAD, 204 and trailers (HT-13, HT-14).
+func TestAnswerFraming(t *testing.T) {
+	w := newWorld(t)
+	w.up.answer(func(rw http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/open/204":
+			rw.WriteHeader(204)
+		case "/open/trailer":
+			rw.Header().Set("Trailer", "Grpc-Status")
+			io.WriteString(rw, "body")
+			rw.Header().Set("Grpc-Status", "0")
+		default:
+			rw.Header().Set("Content-Length", "7")
+			io.WriteString(rw, "content")
+		}
+	})
+	if got := w.send("HEAD /open/x"); got.StatusCode != 200 || got.Header.Get("Content-Length") != "7" || got.body != "" {
+		t.Errorf("HEAD: %v", got)
+	}
+	if got := w.send("GET /open/204"); got.StatusCode != 204 || got.Header["Content-Length"] != nil || got.body != "" {
+		t.Errorf("204: %v", got)
+	}
+	if got := w.send("GET /open/trailer"); got.body != "body" || got.Trailer.Get("Grpc-Status") != "0" {
+		t.Errorf("trailer: %v %v", got.body, got.Trailer)
+	}
+}
+
+// TestUpstreamTLS: the upstream is verified before it sees a token (PX-18).
+func TestUpstreamTLS(t *testing.T) {
+	secure := &upstream{}
+	secure.Server = httptest.NewUnstartedServer(secure)
+	secure.EnableHTTP2 = true
+	secure.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+	secure.StartTLS()
+	t.Cleanup(secure.Close)
+	pool := x509.NewCertPool()
+	pool.AddCert(secure.Certificate())
+	to := must(url.Parse(secure.URL))
+	wrongName := must(url.Parse(strings.Replace(secure.URL, "127.0.0.1", "localhost", 1)))
+	client := secure.TLS.Certificates[0]
+	w := newWorld(t, func(_ *world, a *App, _ *Config) {
+		a.Routes = []Route{
+			{Path: "/verified/", Upstream: to, TLS: UpstreamTLS{CA: pool, Certificate: &client}},
+			{Path: "/unknown/", Upstream: to},
+			{Path: "/wrong/", Upstream: wrongName, TLS: UpstreamTLS{CA: pool}},
+		}
+	})
+	var proto string
+	var certificates int
+	secure.answer(func(_ http.ResponseWriter, r *http.Request) {
+		proto, certificates = r.Proto, len(r.TLS.PeerCertificates)
+	})
+	secure.TLS.ClientAuth = tls.RequestClientCert
+	if got := w.send("GET /verified/", w.withSession()...); got.StatusCode != 200 || proto != "HTTP/2.0" || certificates != 1 {
+		t.Errorf("verified: status %d, %s, %d client certificates", got.StatusCode, proto, certificates)
+	}
+	secure.forget()
+	for _, path := range []string{"/unknown/", "/wrong/"} {
+		if got := w.send("GET "+path, w.withSession()...); got.StatusCode != 502 || len(secure.requests()) != 0 {
+			t.Errorf("%s: status %d, %d requests", path, got.StatusCode, len(secure.requests()))
+		}
+	}
+}
+
+func TestUnixSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := &upstream{}
+	s := &http.Server{Handler: u}
+	go s.Serve(l)
+	t.Cleanup(func() { s.Shutdown(context.Background()) })
+	w := newWorld(t, func(_ *world, a *App, _ *Config) {
+		a.Routes = []Route{{Path: "/api/", Upstream: &url.URL{Scheme: "unix", Path: path}, StripPrefix: "/api"}}
+	})
+	got := w.send("GET /api/x?y", w.withSession()...)
+	if saw := u.last(t); got.StatusCode != 200 || saw.Target != "/x?y" || saw.Host != "localhost" {
+		t.Errorf("status %d, %s at %s", got.StatusCode, saw.Target, saw.Host)
+	}
+}
+
+// TestEnvironmentProxyIsIgnored: the route says where tokens go.
+func TestEnvironmentProxyIsIgnored(t *testing.T) {
+	for _, rt := range newWorld(t).gateway.routes {
+		if rt.transport.Proxy != nil {
+			t.Errorf("%s asks the environment for a proxy", rt.path)
+		}
+	}
+}
