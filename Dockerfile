@@ -4,7 +4,7 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-ARG VERSION=dev
+ARG VERSION=""
 RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=${VERSION}" -o /image/sessiongate ./cmd/sessiongate
 RUN mkdir -p /image/data /image/tmp
 
@@ -16,12 +16,12 @@ COPY --from=build --chown=65532:65532 /image/data /data
 COPY --from=build --chown=65532:65532 /image/tmp /tmp
 # A number, so that Kubernetes' runAsNonRoot can tell.
 USER 65532:65532
-# The store's default path is relative: it ends up on the volume.
+# Where the store belongs: session.store.bbolt.path is relative to the configuration, so write /data/sessions.db there.
 WORKDIR /data
 VOLUME /data
 EXPOSE 8080
 # Asks the admin listener, which the container's loopback has to itself.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s \
   CMD ["/sessiongate", "healthcheck", "-config", "/etc/sessiongate/config.yaml"]
 ENTRYPOINT ["/sessiongate"]
 CMD ["serve", "-config", "/etc/sessiongate/config.yaml"]

@@ -23,9 +23,10 @@ test('a login at an https origin leaves one cookie, which only the gateway can r
   await world.arrived(page, '/app/orders?x=1');
   assert.equal(await page.textContent('#token'), 'valid');
 
-  const [cookie, ...others] = await visitor.cookies(world.origin);
-  assert.deepEqual(others, [], 'the flow cookie is left behind');
-  const { value, ...attributes } = cookie;
+  const cookies = await visitor.cookies(world.origin);
+  const { value, ...attributes } = cookies.find((cookie) => cookie.name === name);
+  // Besides it only the count of logins, which ends loops and lives for a minute.
+  assert.deepEqual(cookies.map((cookie) => cookie.name).sort(), [name, `${name}-logins`]);
   assert.ok(value.length > 40);
   for (const [key, want] of Object.entries({
     name, domain: 'localhost', path: '/', expires: -1, httpOnly: true, secure: true, sameSite: 'Strict',
@@ -38,7 +39,8 @@ test('a script cannot plant a session cookie', async () => {
     document.cookie = `${cookie}=planted; Secure; Path=/`;
     document.cookie = `${cookie}=planted; Secure; Path=/app`;
   }, name);
-  assert.equal((await visitor.cookies(`${world.origin}/app/x`)).length, 1);
+  const sent = (await visitor.cookies(`${world.origin}/app/x`)).filter((cookie) => cookie.name === name);
+  assert.equal(sent.length, 1);
   assert.equal((await world.api(page)).token, 'valid');
 });
 
@@ -66,7 +68,8 @@ test('two tabs log in at once, each with a flow of its own', async () => {
     await world.arrived(second, '/app/second');
     await world.fillIn(first);
     await world.arrived(first, '/app/first');
-    assert.deepEqual((await other.cookies(world.origin)).map((cookie) => cookie.name), [name]);
+    const left = (await other.cookies(world.origin)).map((cookie) => cookie.name);
+    assert.equal(flows.some((flow) => left.includes(flow.name)), false, 'a flow cookie is left behind');
   } finally {
     await other.leave();
   }

@@ -22,7 +22,7 @@ type person struct {
 	former  []string // cookies of sessions that ended, as they were told
 	unsure  string   // cookie of a session whose logout got no answer
 
-	survived, lost int
+	survived, lost, loggedOut, cutOff int // how often a session survived a kill, was lost, was ended, was being ended at a kill
 }
 
 // act does one thing: mostly calls the API, sometimes logs out, and logs in when
@@ -39,12 +39,13 @@ func (p *person) act() error {
 		}
 		p.session = p.browser.Session()
 		return nil
-	case rand.N(20) == 0:
+	case rand.N(80) == 0:
 		p.session, p.unsure = "", p.session
 		if err := p.browser.Logout(); err != nil {
 			return err
 		}
 		p.former, p.unsure = append(p.former, p.unsure), ""
+		p.loggedOut++
 		return nil
 	}
 	if err := p.call(); err != nil {
@@ -102,6 +103,7 @@ func (p *person) clearUp() {
 	p.t.Helper()
 	session := p.unsure
 	p.unsure = ""
+	p.cutOff++
 	browser := p.browser.Steal(p.w, session)
 	answer, err := browser.Call()
 	switch {

@@ -4,6 +4,7 @@
 package faults
 
 import (
+	"flag"
 	"os"
 	"testing"
 	"time"
@@ -18,6 +19,11 @@ const tokenTTL = time.Second
 var binary string
 
 func TestMain(m *testing.M) {
+	// Every row has a gateway of its own and waits most of the time.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "sessiongate-faults-")
 		if err != nil {

@@ -14,7 +14,7 @@ import (
 // The pages that a login can end with.
 const (
 	failed  = http.StatusBadGateway         // login_failed: what the provider said makes no sense
-	refused = http.StatusBadRequest         // login_refused: not the answer to this browser's login
+	refused = http.StatusBadRequest         // login_refused: not the answer to this browser's login, or one too late
 	denied  = http.StatusForbidden          // login_denied: the user or the provider said no
 	down    = http.StatusServiceUnavailable // provider_unavailable
 )
@@ -31,7 +31,7 @@ func TestLogin(t *testing.T) {
 		{"a token endpoint that is slow", devprovider.Fault{Delay: 3 * time.Second}, devprovider.Code, down},
 		{"a token endpoint that answers 500", devprovider.Fault{Status: 500, Body: "oops"}, devprovider.Code, down},
 		{"a token endpoint that answers 429", devprovider.Fault{Status: 429, RetryAfter: "1"}, devprovider.Code, down},
-		{"a code that the provider refuses", devprovider.Fault{Error: "invalid_grant"}, devprovider.Code, failed},
+		{"a code that the provider refuses", devprovider.Fault{Error: "invalid_grant"}, devprovider.Code, refused},
 		{"a client that the provider refuses", devprovider.Fault{Status: 401, Error: "invalid_client"}, devprovider.Code, failed},
 		{"a token endpoint that answers HTML", devprovider.Fault{Status: 200, Body: "<h1>hello</h1>"}, devprovider.Code, failed},
 		{"an answer without an access token", devprovider.Fault{Edit: devprovider.Without("access_token")}, devprovider.Code, failed},
@@ -60,7 +60,7 @@ func TestLogin(t *testing.T) {
 		{"a code from another issuer", devprovider.Fault{Edit: devprovider.With("iss", "https://other.example.com")}, devprovider.Callback, refused},
 		{"no issuer, though the provider always sends it", devprovider.Fault{Edit: devprovider.Without("iss")}, devprovider.Callback, refused},
 		{"no code and no error", devprovider.Fault{Edit: devprovider.Without("code")}, devprovider.Callback, refused},
-		{"a code that is none", devprovider.Fault{Edit: devprovider.With("code", "made-up")}, devprovider.Callback, failed},
+		{"a code that is none", devprovider.Fault{Edit: devprovider.With("code", "made-up")}, devprovider.Callback, refused},
 		{"access_denied", devprovider.Fault{Error: "access_denied"}, devprovider.Callback, denied},
 		{"temporarily_unavailable", devprovider.Fault{Error: "temporarily_unavailable"}, devprovider.Callback, down},
 		{"invalid_request", devprovider.Fault{Error: "invalid_request"}, devprovider.Callback, refused},
@@ -69,6 +69,9 @@ func TestLogin(t *testing.T) {
 			t.Parallel()
 			w := start(t, map[string]any{"timeout": "1s"})
 			ada := w.NewBrowser()
+			if tt.at == devprovider.JWKS {
+				rotateKey(t, w) // those that the gateway has are of no use
+			}
 			w.Provider.Fail(tt.fault, tt.at)
 			answer, err := ada.Login("ada")
 			if !errors.Is(err, gatewaytest.ErrNotLoggedIn) {
@@ -142,6 +145,7 @@ func TestLogout(t *testing.T) {
 			t.Parallel()
 			w := gatewaytest.NewWorld(t, binary, gatewaytest.Options{
 				Users: []devprovider.User{{Sub: "ada", Email: "ada@example.com"}},
+				OIDC:  map[string]any{"timeout": "2s"},
 			})
 			w.Provider.Fail(tt.fault, tt.at)
 			w.Gateway.Start()

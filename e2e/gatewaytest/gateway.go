@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -150,13 +151,26 @@ func (l *log) tail(n int) []byte {
 	return bytes.Clone(b[max(0, len(b)-n):])
 }
 
-// FreeAddress returns a loopback address that nobody listened on a moment ago.
+// given are the ports that FreeAddress has returned.
+var given sync.Map
+
+// FreeAddress returns a loopback address that nobody listens on, and never the
+// same twice. It is from below the range that systems take ports from for
+// outgoing connections, or one of those could get it first.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := 10_000 + rand.N(20_000)
+		if _, taken := given.LoadOrStore(port, true); taken {
+			continue
+		}
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue
+		}
+		l.Close()
+		return l.Addr().String()
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("gatewaytest: no port is free")
+	return ""
 }

@@ -3,7 +3,6 @@ package gatewaytest
 import (
 	"crypto/rand"
 	"crypto/rsa"
-	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -50,7 +49,7 @@ func NewWorld(t testing.TB, binary string, o Options) *World {
 	_, port, _ := net.SplitHostPort(listen)
 	w := &World{Origin: "http://localhost:" + port}
 	w.newProvider(t, o)
-	api := httptest.NewServer(http.HandlerFunc(w.serveAPI))
+	api := httptest.NewServer(&api{provider: w.Provider, minted: map[string]time.Time{}})
 	t.Cleanup(api.Close)
 
 	settings := map[string]any{
@@ -112,18 +111,3 @@ func (w *World) Up(t testing.TB) {
 
 // Down takes the provider off the network: connections are refused.
 func (w *World) Down() { w.server.Close() }
-
-// serveAPI is the app's API. It asks the provider what a token is worth, and is
-// as helpful as RFC 6750, section 3.1 wants an API to be.
-func (w *World) serveAPI(rw http.ResponseWriter, r *http.Request) {
-	ask := httptest.NewRequest("GET", w.Issuer+"/userinfo", nil)
-	ask.Header.Set("Authorization", r.Header.Get("Authorization"))
-	verdict := httptest.NewRecorder()
-	w.Provider.ServeHTTP(verdict, ask)
-	if verdict.Code != http.StatusOK {
-		rw.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
-		http.Error(rw, "token invalid", http.StatusUnauthorized)
-		return
-	}
-	io.WriteString(rw, "token valid")
-}

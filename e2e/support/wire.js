@@ -1,7 +1,7 @@
 // HTTP without a browser: one request as it is given, no cookie jar, no redirects, no defaults that hide faults.
 import http from 'node:http';
 import https from 'node:https';
-import { once } from 'node:events';
+import { randomInt } from 'node:crypto';
 import { createServer } from 'node:net';
 
 // ask sends one request and returns {status, headers, body, json()}. The app's localhost is reached by IPv4, which is where
@@ -37,13 +37,25 @@ export function ask(url, { method = 'GET', headers = {}, body } = {}) {
   });
 }
 
-// freePort returns a port of the loopback that nobody listened on a moment ago.
+const given = new Set();
+
+// freePort returns a port of the loopback that nobody listens on, never the same twice, and from below the range that
+// systems take ports from for outgoing connections, or one of those could get it first.
 export async function freePort() {
-  const server = createServer();
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address();
-  server.close();
-  await once(server, 'close');
-  return port;
+  for (let attempt = 0; attempt < 100; attempt += 1) {
+    const port = 10_000 + randomInt(20_000);
+    if (!given.has(port) && await isFree(port)) {
+      given.add(port);
+      return port;
+    }
+  }
+  throw new Error('no port is free');
+}
+
+function isFree(port) {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.on('error', () => resolve(false));
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+  });
 }

@@ -3,6 +3,8 @@ package zitadel
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -94,13 +96,23 @@ func buildGateway(t *testing.T) string {
 	return built.path
 }
 
-// freeAddress returns a loopback address that nobody listened on a moment ago.
+// given are the ports that freeAddress has returned.
+var given sync.Map
+
+// freeAddress returns a loopback address that nobody listens on, never the same twice, and none that an outgoing
+// connection could get.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := 10_000 + rand.N(20_000)
+		if _, taken := given.LoadOrStore(port, true); taken {
+			continue
+		}
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }

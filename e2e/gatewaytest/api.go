@@ -1,0 +1,76 @@
+package gatewaytest
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"sessiongate/internal/devprovider"
+)
+
+// api is the app's API behind the gateway. It takes the provider's access tokens
+// and is as helpful as RFC 6750, section 3.1 wants an API to be.
+type api struct {
+	provider *devprovider.Provider
+
+	mu     sync.Mutex           // guards the rest
+	minted map[string]time.Time // expiries of access tokens
+	read   int                  // so many of the provider's tokens are in minted
+}
+
+func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !a.takes(token) {
+		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+		http.Error(w, "token invalid", http.StatusUnauthorized)
+		return
+	}
+	io.WriteString(w, "token valid")
+}
+
+// leeway is what APIs commonly allow for clocks. A token's iat and exp are whole
+// seconds: without it one that is to live for a second may be dead when it is
+// minted, late in a second.
+const leeway = time.Second
+
+// takes tells whether the provider minted a token that is still good.
+func (a *api) takes(token string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	expiry, known := a.minted[token]
+	if !known {
+		a.learn()
+		expiry, known = a.minted[token]
+	}
+	return known && time.Now().Before(expiry.Add(leeway))
+}
+
+// learn asks the provider for what it minted so far. The caller holds mu.
+func (a *api) learn() {
+	tokens := a.provider.Tokens()
+	for _, t := range tokens[a.read:] {
+		if t.Kind == "access" {
+			a.minted[t.Value] = expiry(t.Value)
+		}
+	}
+	a.read = len(tokens)
+}
+
+// expiry reads exp of a JWT (RFC 7519, section 4.1.4).
+func expiry(jwt string) time.Time {
+	_, rest, _ := strings.Cut(jwt, ".")
+	payload, _, _ := strings.Cut(rest, ".")
+	var claims struct{ Exp int64 }
+	text, err := base64.RawURLEncoding.DecodeString(payload)
+	if err == nil {
+		err = json.Unmarshal(text, &claims)
+	}
+	if err != nil {
+		panic("access token of the provider: " + err.Error())
+	}
+	return time.Unix(claims.Exp, 0)
+}
