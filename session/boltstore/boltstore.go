@@ -15,6 +15,7 @@
 package boltstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -146,14 +147,13 @@ func openFile(path string, wait time.Duration) (*bbolt.DB, error) {
 	return db, err
 }
 
-// openBolt is bbolt.Open with panics made errors. Others may not read the file,
-// whoever created it.
+// openBolt is bbolt.Open with panics made errors. A file to write is closed to
+// others, whoever created it.
 func openBolt(path string, o bbolt.Options) (*bbolt.DB, error) {
-	var file *os.File
 	o.OpenFile = func(path string, flag int, mode os.FileMode) (*os.File, error) {
-		var err error
-		if file, err = os.OpenFile(path, flag, mode); err != nil {
-			return nil, err
+		file, err := os.OpenFile(path, flag, mode)
+		if err != nil || o.ReadOnly {
+			return file, err
 		}
 		if err := file.Chmod(mode); err != nil {
 			return nil, errors.Join(err, file.Close())
@@ -165,10 +165,7 @@ func openBolt(path string, o bbolt.Options) (*bbolt.DB, error) {
 		db, err = bbolt.Open(path, 0o600, &o)
 		return err
 	})
-	switch {
-	case errors.Is(err, errDamaged) && file != nil:
-		_ = file.Close() // and with it the lock, which bbolt had no time to give back
-	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
+	if errors.Is(err, berrors.ErrInvalid) || errors.Is(err, berrors.ErrChecksum) || errors.Is(err, berrors.ErrVersionMismatch) {
 		err = fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	return db, err
@@ -186,13 +183,16 @@ func syncDir(dir string) error {
 // prepare makes the buckets of a new file and counts the sessions of an old one.
 func (s *Store) prepare() error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
+		if first, _ := tx.Cursor().First(); first != nil && tx.Bucket(meta) == nil {
+			return errors.New("it is a bbolt file of something else")
+		}
 		m, err := tx.CreateBucketIfNotExists(meta)
 		if err != nil {
 			return err
 		}
-		if v := m.Get(formatKey); len(v) == 1 && v[0] > format {
-			return fmt.Errorf("the file has format %d and this version reads up to %d: it was written by a newer sessiongate; "+
-				"run that one, or move the file away and start without its sessions", v[0], format)
+		if v := m.Get(formatKey); v != nil && !bytes.Equal(v, []byte{format}) {
+			return fmt.Errorf("the file has format %d and this version reads %d: it was written by a newer sessiongate; "+
+				"run that one, or move the file away to start without its sessions", v, format)
 		}
 		if err := m.Put(formatKey, []byte{format}); err != nil {
 			return err

@@ -94,6 +94,34 @@ func TestOpenRefusesTheFormatOfANewerVersion(t *testing.T) {
 	}
 }
 
+func TestOpenLeavesTheFilesOfOthersAlone(t *testing.T) {
+	other := filepath.Join(t.TempDir(), "other.db")
+	db, err := bbolt.Open(other, 0o640, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error { _, err := tx.CreateBucket([]byte("theirs")); return err })
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(other, Options{}); err == nil || !strings.Contains(err.Error(), "something else") {
+		t.Errorf("Open of another program's bbolt file: error = %v", err)
+	}
+
+	text := filepath.Join(t.TempDir(), "config.yaml")
+	want := bytes.Repeat([]byte("a: b\n"), 5000)
+	if err := os.WriteFile(text, want, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(text, Options{}); err == nil {
+		t.Error("Open of a text: no error")
+	}
+	wantMode(t, text, 0o644)
+	if got, err := os.ReadFile(text); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("the text has changed: %v", err)
+	}
+}
+
 // bbolt answers a damaged file by panics, some of them in goroutines of its own
 // (bbolt#446, bbolt#778): Open has to survive them all.
 func TestOpenOfADamagedFileIsAnError(t *testing.T) {
@@ -175,6 +203,35 @@ func TestOpenOfADamagedFileIsAnError(t *testing.T) {
 		}
 		t.Logf("%d of 200 files opened nevertheless", opened)
 	})
+}
+
+// Two buckets that share a page: the keys are in order wherever one looks, but
+// what is written to one would appear in the other.
+func TestVerifyFindsAPageUsedTwice(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	s := openAt(t, path)
+	fill(t, s, 300)
+	entry := map[string][]byte{} // a bucket's name and root page, as they are in the file
+	_ = s.db.View(func(tx *bbolt.Tx) error {
+		for _, name := range [][]byte{tags, used} {
+			entry[string(name)] = order.AppendUint64(bytes.Clone(name), uint64(tx.Bucket(name).RootPage()))
+		}
+		return nil
+	})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared := append([]byte("used"), entry["tags"][len("tags"):]...)
+	if err := os.WriteFile(path, bytes.ReplaceAll(b, entry["used"], shared), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := verify(path, time.Second); !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), "used twice") {
+		t.Errorf("verify: error = %v, want one about a page that is used twice", err)
+	}
 }
 
 // use does whatever can be done; the process has to survive it.
