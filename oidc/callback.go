@@ -148,6 +148,9 @@ func (e *Endpoints) logIn(w http.ResponseWriter, r *http.Request, f *flow, code 
 		Former: e.former(r, f), FlowBegan: f.began(),
 		UserAgent: foreign(r.UserAgent()), Address: e.address(r),
 	})
+	if errors.Is(err, session.ErrNone) {
+		return nil, refuseLogin(errors.New("the provider ended the session while it was made"))
+	}
 	if err != nil {
 		return nil, err
 	}

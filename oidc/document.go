@@ -53,8 +53,8 @@ func (d *document[T]) get(ctx context.Context) (T, error) {
 	return d.await(ctx, done)
 }
 
-// renew returns the document as it was published after the call, unless somebody
-// asked the same within the last pause: then as it is known.
+// renew fetches the document anew and returns it, unless somebody asked the same
+// within the last pause: then as it is known. A fetch under way will do.
 func (d *document[T]) renew(ctx context.Context, pause time.Duration) (T, error) {
 	d.mu.Lock()
 	now := time.Now()

@@ -138,7 +138,9 @@ func page(status int, body string) http.HandlerFunc {
 	}
 }
 
+// huge is an answer that would do, if one read its first MiB alone.
 func huge(w http.ResponseWriter, r *http.Request) {
+	io.WriteString(w, `{"access_token":"canary","token_type":"Bearer"}`)
 	chunk := strings.Repeat(" ", 1<<20)
 	for range 100 {
 		if _, err := io.WriteString(w, chunk); err != nil {

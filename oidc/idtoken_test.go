@@ -68,6 +68,11 @@ func TestBadIDTokensMakeNoSession(t *testing.T) {
 			p.header = func(h map[string]any) { h["jwk"] = jose.JSONWebKey{Key: otherKey().Public()} }
 			p.sign = func(h, c map[string]any) string { return signRSA(otherKey(), h, c) }
 		}},
+		"CB-10 signed by a published key of 1024 bits": {script: func(p *provider) {
+			p.keys = map[string]crypto.Signer{"weak": weakKey(), "k1": rsaKey()}
+			p.header = func(h map[string]any) { h["kid"] = "weak" }
+			p.sign = func(h, c map[string]any) string { return signRSA(weakKey(), h, c) }
+		}},
 		"CB-10 brings the right key":        {script: header("jwk", jose.JSONWebKey{Key: rsaKey().Public()})},
 		"CB-10 points at a key set":         {script: header("jku", "https://evil.example/keys")},
 		"CB-10 points at a certificate":     {script: header("x5u", "https://evil.example/cert")},

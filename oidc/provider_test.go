@@ -30,14 +30,15 @@ const (
 
 // Keys are slow to make; all tests share them.
 var (
-	rsaKey    = sync.OnceValue(newRSA)
-	otherKey  = sync.OnceValue(newRSA)
+	rsaKey    = sync.OnceValue(func() *rsa.PrivateKey { return newRSA(2048) })
+	otherKey  = sync.OnceValue(func() *rsa.PrivateKey { return newRSA(2048) })
+	weakKey   = sync.OnceValue(func() *rsa.PrivateKey { return newRSA(1024) })
 	ecKey     = sync.OnceValue(newEC)
 	clientKey = sync.OnceValue(newEC)
 )
 
-func newRSA() *rsa.PrivateKey {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
+func newRSA(bits int) *rsa.PrivateKey {
+	key, err := rsa.GenerateKey(rand.Reader, bits)
 	if err != nil {
 		panic(err)
 	}
