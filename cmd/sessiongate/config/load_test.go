@@ -135,6 +135,22 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+func TestALifetimeBelowTheIdleTimeoutIsUnwiseOnly(t *testing.T) {
+	c, err := Parse("c.yaml", []byte(`
+session: {keys: [q9Zr0Jw2cXh4tV7nLs1KpE8mYd3uGa6bFo5iTkW3x0Q=], lifetime: 5s}
+apps:
+  - origin: https://shop.example.com
+    oidc: {issuer: https://login.example.com, client_id: shop, client_secret: s}
+    routes: []
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Warnings().Error(); !strings.Contains(got, "session.idle_timeout: is longer than session.lifetime") {
+		t.Errorf("warnings = %s", got)
+	}
+}
+
 func TestAFileThatIsNoFileIsRefused(t *testing.T) {
 	for _, path := range []string{t.TempDir(), filepath.Join(t.TempDir(), "absent.yaml"), os.DevNull} {
 		if _, err := Load(path); err == nil {

@@ -72,6 +72,9 @@ func (w *warner) server(c *Config) {
 func (w *warner) session(s *Session) {
 	w.short("session.idle_timeout", s.IdleTimeout, time.Minute, "users who read for a minute are logged out")
 	w.short("session.lifetime", s.Lifetime, 5*time.Minute, "users have to log in all the time")
+	if s.Lifetime < s.IdleTimeout {
+		w.warn("session.idle_timeout", "is longer than session.lifetime", "no session can be idle for so long: make it shorter")
+	}
 	if s.Lifetime > 30*24*time.Hour {
 		w.warn("session.lifetime", "is very long", "a stolen cookie is good for as long: stay within 30 days (720h)")
 	}
