@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sessiongate/session"
 )
 
 var allMethods = []string{"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}
@@ -323,5 +325,27 @@ func TestEndpointErrorsKeepCookies(t *testing.T) {
 	}
 	if !slices.Equal(got.Header["Content-Type"], []string{"application/problem+json"}) {
 		t.Errorf("Content-Type %q", got.Header["Content-Type"])
+	}
+}
+
+// TestUse: requests to routes keep a session alive, refused ones do not
+// (CSRF-04; DESIGN.md, section 4, "What counts as use").
+func TestUse(t *testing.T) {
+	w := newWorld(t)
+	const idle = 600 * time.Millisecond
+	w.manager.Reconfigure(w.sessions.Keys(), idle, time.Hour)
+	used, _ := w.login(time.Minute)
+	refused, _ := w.login(time.Minute)
+	for began := time.Now(); time.Since(began) < 2*idle; time.Sleep(idle / 12) {
+		if got := w.send("GET /api/x", "Cookie: "+used, "X-CSRF: 1"); got.StatusCode != 200 {
+			t.Fatalf("a session in use: status %d %s after %v", got.StatusCode, got.body, time.Since(began))
+		}
+		w.send("GET /api/x", "Cookie: "+refused)
+		w.send("GET /open/x", "Cookie: "+refused)
+		w.send("GET /nowhere", "Cookie: "+refused, "X-CSRF: 1")
+	}
+	got := w.send("GET /api/x", "Cookie: "+refused, "X-CSRF: 1")
+	if p := got.problem(t); got.StatusCode != 401 || p.Reason != session.IdleTimeout {
+		t.Errorf("a session that was not used: status %d %+v", got.StatusCode, p)
 	}
 }

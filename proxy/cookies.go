@@ -36,11 +36,10 @@ func stripCookies(h http.Header, owns func(name string) bool) {
 		size += len(line)
 	}
 	var b strings.Builder
-	b.Grow(size) // the one allocation
 	kept := lines[:0]
 	for _, line := range lines {
 		if holds(line, owns) {
-			line = without(line, owns, &b)
+			line = without(line, owns, &b, size)
 			if strings.Trim(line, cookieSpace+";") == "" {
 				continue
 			}
@@ -66,14 +65,18 @@ func holds(line string, owns func(name string) bool) bool {
 	return false
 }
 
-// without returns a line less the cookies that owns claims, written to b.
-func without(line string, owns func(name string) bool, b *strings.Builder) string {
+// without returns a line less the cookies that owns claims, written to b, which
+// grows to size once: the one allocation, and none if nothing is left.
+func without(line string, owns func(name string) bool, b *strings.Builder, size int) string {
 	start := b.Len()
 	for more := true; more; {
 		var cookie string
 		cookie, line, more = strings.Cut(line, ";")
 		if owns(cookieName(cookie)) {
 			continue
+		}
+		if b.Cap() == 0 {
+			b.Grow(size)
 		}
 		if b.Len() > start {
 			b.WriteByte(';')
