@@ -30,7 +30,6 @@ type Route struct {
 	ResponseHeaders      Headers
 	ForwardAuthorization bool
 	PreserveHost         bool
-	StreamKeepsAlive     bool
 	MaxBody              int64         // bytes; 0: no limit
 	Timeout              time.Duration // until the answer's header; 0: DefaultTimeout
 	TLS                  UpstreamTLS
