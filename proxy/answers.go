@@ -28,6 +28,7 @@ func modifyAnswer(res *http.Response) error {
 		delete(to, "Content-Type")
 		if isEventStream(v) {
 			x.opened(x.meters.sse)
+			res.Body = endWith(x.gateway.streams, res.Body)
 		}
 	}
 	return nil
@@ -52,6 +53,7 @@ func (x *exchange) modifyUpgrade(res *http.Response) error {
 	x.decorate(h)
 	x.status = res.StatusCode
 	x.opened(x.meters.webSocket)
+	res.Body = endWith(x.gateway.streams, res.Body)
 	return nil
 }
 

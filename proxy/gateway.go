@@ -4,6 +4,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -23,6 +24,8 @@ type Config struct {
 	AccessLog bool
 	Log       *slog.Logger // default: nothing is logged
 	Metrics   *Metrics     // default: nothing is exported
+	// Streams ends when open streams have to: at a shutdown. nil: never.
+	Streams context.Context
 }
 
 // Gateway is the http.Handler of the public listener. It never changes: a
@@ -32,6 +35,7 @@ type Gateway struct {
 	trusted   []netip.Prefix
 	accessLog bool
 	log       *slog.Logger
+	streams   context.Context
 	nowhere   *meters // requests that reached no app
 	routes    []*route
 }
@@ -44,9 +48,12 @@ func New(c Config) (*Gateway, error) {
 	if c.Metrics == nil {
 		c.Metrics = NewMetrics(nil)
 	}
+	if c.Streams == nil {
+		c.Streams = context.Background()
+	}
 	g := &Gateway{
 		apps: map[string]*app{}, trusted: c.TrustedProxies, accessLog: c.AccessLog,
-		log: c.Log, nowhere: c.Metrics.meters("", ""),
+		log: c.Log, streams: c.Streams, nowhere: c.Metrics.meters("", ""),
 	}
 	var faults []error
 	for _, conf := range c.Apps {

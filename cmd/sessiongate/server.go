@@ -39,6 +39,9 @@ type server struct {
 
 	public, admin             *http.Server
 	publicSocket, adminSocket net.Listener
+	// streams ends when a shutdown ends open streams, by endStreams.
+	streams    context.Context
+	endStreams context.CancelFunc
 	// abort ends the requests that a shutdown does not wait for any longer.
 	abort context.CancelFunc
 }
@@ -47,6 +50,7 @@ type server struct {
 // open.
 func newServer(cfg *config.Config, log *slog.Logger) (*server, error) {
 	s := &server{log: log, metrics: newMetrics()}
+	s.streams, s.endStreams = context.WithCancel(context.Background())
 	if err := s.open(cfg); err != nil {
 		s.discard()
 		return nil, err
@@ -127,9 +131,11 @@ func (s *server) makeServers(cfg *config.Config) {
 		Handler:           s,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    cfg.Limits.HeaderBytes,
-		ErrorLog:          slog.NewLogLogger(serverLog{s.log.Handler()}, slog.LevelInfo),
-		BaseContext:       func(net.Listener) context.Context { return requests },
+		// OPTIONS * is the gateway's to refuse, as any path that is none.
+		DisableGeneralOptionsHandler: true,
+		MaxHeaderBytes:               cfg.Limits.HeaderBytes,
+		ErrorLog:                     slog.NewLogLogger(serverLog{s.log.Handler()}, slog.LevelInfo),
+		BaseContext:                  func(net.Listener) context.Context { return requests },
 	}
 	if cfg.SpeaksTLS() {
 		s.public.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certificate} // OP-09
@@ -239,15 +245,16 @@ func (s *server) shutdown() error {
 	return nil
 }
 
-// finishRequests accepts nothing new and waits for what is under way. A fifth of
-// the time is kept for what comes after: a stream that never ends must not cost
-// the writes of others.
+// finishRequests accepts nothing new, ends streams and waits for what else is
+// under way. A fifth of the time is kept for what comes after: an answer that
+// never ends must not cost the writes of others.
 func (s *server) finishRequests(ctx context.Context, e *edition) error {
+	s.endStreams()
 	deadline, _ := ctx.Deadline()
 	patience, cancel := context.WithDeadline(ctx, time.Now().Add(time.Until(deadline)*4/5))
 	defer cancel()
 	late := s.public.Shutdown(patience)
-	s.abort() // what is left: streams, and requests that took too long
+	s.abort() // what is left took too long
 	if late != nil {
 		s.log.Warn("requests were cut off", "event", "stopping", "error", late)
 		_ = s.public.Close()

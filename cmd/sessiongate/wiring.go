@@ -37,7 +37,7 @@ type edition struct {
 func (s *server) newEdition(cfg *config.Config) (*edition, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	e := &edition{cfg: cfg, stop: stop, byHost: make(map[string]*tls.Certificate), fallback: cfg.TLS.Certificate}
-	gateway := proxy.Config{TrustedProxies: cfg.TrustedProxies, AccessLog: cfg.Log.Access, Log: s.log, Metrics: s.proxyMetrics}
+	gateway := proxy.Config{TrustedProxies: cfg.TrustedProxies, AccessLog: cfg.Log.Access, Log: s.log, Metrics: s.proxyMetrics, Streams: s.streams}
 	for _, app := range cfg.Apps {
 		client, err := newClient(app, s.log)
 		if err != nil {
