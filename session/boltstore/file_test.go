@@ -234,6 +234,27 @@ func TestVerifyFindsAPageUsedTwice(t *testing.T) {
 	}
 }
 
+// Keys out of order are what a torn write leaves: each page is sound by itself.
+func TestVerifyFindsKeysOutOfOrder(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	s := openAt(t, path)
+	keys := fill(t, s, 300)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved := session.Key([]byte(fmt.Sprintf("%032d", 999)))
+	if err := os.WriteFile(path, bytes.ReplaceAll(b, keys[100][:], moved[:]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := verify(path, time.Second); !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), "out of order") {
+		t.Errorf("verify: error = %v, want one about keys out of order", err)
+	}
+}
+
 // use does whatever can be done; the process has to survive it.
 func use(t *testing.T, s *Store, keys []session.Key) {
 	t.Helper()
