@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"sessiongate/oidc"
 	"sessiongate/session"
@@ -204,6 +205,35 @@ func TestLOG22FlowCookiesDoNotPileUp(t *testing.T) {
 	}
 	if a := b.callback(last); a.StatusCode != http.StatusSeeOther {
 		t.Errorf("the newest flow: code %s", a.code())
+	}
+}
+
+func TestLOG22TheOldestFlowGoes(t *testing.T) {
+	g := newGateway(t, newProvider(t))
+	b := g.browser()
+	var tabs []url.Values
+	for range 9 {
+		tabs = append(tabs, b.begin("?returnUrl=/deep"))
+		time.Sleep(2 * time.Millisecond) // flows are told apart by the millisecond
+	}
+	if a := b.callback(tabs[0]); a.code() != "login_refused" {
+		t.Errorf("the oldest: code %q, want login_refused", a.code())
+	}
+	for i, q := range tabs[1:] {
+		if a := b.callback(q); a.location() != "/deep" {
+			t.Errorf("flow %d: code %q location %q, want /deep", i+2, a.code(), a.location())
+		}
+	}
+}
+
+func TestLoginWithTheCookieOfASessionThatEnded(t *testing.T) {
+	g := newGateway(t, newProvider(t))
+	b := g.browser()
+	for range 4 { // nor is that a login loop: the cookie came back
+		b.logIn("")
+		cookie := b.cookies()[""]
+		b.get(b.logoutURL())
+		b.plant("", cookie)
 	}
 }
 
