@@ -52,7 +52,8 @@ type Condition struct {
 	UnusedSince time.Time
 }
 
-// Limits tells Sweep which sessions are over.
+// Limits tells Sweep which sessions are over. An Idle or Lifetime of 0 limits
+// nothing.
 type Limits struct {
 	Now time.Time
 	// Idle is how long a session may be unused.
