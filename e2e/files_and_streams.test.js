@@ -83,27 +83,40 @@ test('a WebSocket passes messages both ways, with a valid token upstream', async
   assert.deepEqual(messages, ['token valid', 'hällo', 70_000]);
 });
 
-test('another site can open neither the stream nor the WebSocket', async () => {
-  const before = world.upstream.seen.length;
-  const attacker = await visitor.open();
-  await attacker.goto(world.site.url);
-  const outcome = await attacker.evaluate((origin) => Promise.all([
-    new Promise((resolve) => {
-      const socket = new WebSocket(`${origin.replace('http', 'ws')}/api/socket`);
-      socket.onopen = () => resolve('open');
-      socket.onerror = () => resolve('refused');
-    }),
-    new Promise((resolve) => {
-      const events = new EventSource(`${origin}/api/stream`, { withCredentials: true });
-      events.onopen = () => resolve('open');
-      events.onerror = () => { events.close(); resolve('refused'); };
-    }),
-    fetch(`${origin}/api/echo`, { credentials: 'include', headers: { 'X-CSRF': '1' } }).then(() => 'open', () => 'refused'),
-    fetch(`${origin}/api/echo`, { mode: 'no-cors', credentials: 'include' }).then(() => 'open', () => 'refused'),
-  ]), world.origin);
-  assert.deepEqual(outcome, ['refused', 'refused', 'refused', 'refused']);
-  assert.equal(world.upstream.seen.length, before, 'the upstream was reached');
-});
+// breakIn tries from a page of another origin what scripts can try.
+const breakIn = (attacker) => attacker.evaluate((origin) => Promise.all([
+  new Promise((resolve) => {
+    const socket = new WebSocket(`${origin.replace('http', 'ws')}/api/socket`);
+    socket.onopen = () => resolve('WebSocket open');
+    socket.onerror = () => resolve('refused');
+  }),
+  new Promise((resolve) => {
+    const events = new EventSource(`${origin}/api/stream`, { withCredentials: true });
+    events.onopen = () => resolve('event stream open');
+    events.onerror = () => { events.close(); resolve('refused'); };
+  }),
+  ...[
+    ['/api/echo', { headers: { 'X-CSRF': '1' } }],
+    ['/api/echo', { mode: 'no-cors' }],
+    ['/api/echo', { mode: 'no-cors', method: 'POST', body: 'x' }],
+    ['/app/page', { mode: 'no-cors', method: 'POST', body: 'x' }],
+    ['/bff/session', { headers: { 'X-CSRF': '1' } }],
+    ['/bff/logout', { mode: 'no-cors', method: 'POST' }],
+  ].map(([path, init]) => fetch(origin + path, { credentials: 'include', ...init })
+    .then(() => `${path} answered`, () => 'refused')),
+]), world.origin);
+
+// Cookies know no ports: to http://localhost:1 the browser sends those of http://localhost:2, however strict they are.
+for (const [name, host] of [['another site', '127.0.0.1'], ['a sibling origin, to whose requests the browser adds the cookie', 'localhost']]) {
+  test(`${name} reaches neither the API nor the session`, async () => {
+    const before = world.upstream.seen.length;
+    const attacker = await visitor.open();
+    await attacker.goto(world.site.url.replace('127.0.0.1', host));
+    assert.deepEqual(new Set(await breakIn(attacker)), new Set(['refused']));
+    assert.equal(world.upstream.seen.length, before, 'the upstream was reached');
+    assert.equal((await world.api(page)).token, 'valid', 'the session is over');
+  });
+}
 
 test('without a session the API answers 401 with a problem, and never redirects', async () => {
   const stranger = await ask(`${world.origin}/api/echo`, { headers: { 'x-csrf': '1', accept: 'text/html' } });

@@ -79,6 +79,13 @@ func (b *Browser) Fetch(method, path string) (*Answer, error) {
 // Call calls the API.
 func (b *Browser) Call() (*Answer, error) { return b.Fetch("GET", "/api/echo") }
 
+// CallAndLeave calls the API and hangs up after a while.
+func (b *Browser) CallAndLeave(after time.Duration) (*Answer, error) {
+	hasty := *b.client
+	hasty.Timeout = after
+	return (&Browser{b.origin, &hasty}).Call()
+}
+
 func (b *Browser) do(method, to string, header http.Header) (*Answer, error) {
 	target, err := b.origin.Parse(to)
 	if err != nil {

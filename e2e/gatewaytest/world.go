@@ -102,6 +102,10 @@ func (w *World) newProvider(t testing.TB, o Options) {
 func (w *World) Up(t testing.TB) {
 	t.Helper()
 	listener, err := net.Listen("tcp", w.address)
+	// A process that another test is just starting holds copies of our sockets until it has become another program.
+	for end := time.Now().Add(5 * time.Second); err != nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		listener, err = net.Listen("tcp", w.address)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,7 @@ import { createServer } from 'node:http';
 import { generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
 import { Provider } from 'oidc-provider';
-import { close } from './wait.js';
+import { close, sleep } from './wait.js';
 
 // users have claims that are easy to find should they leak.
 export const users = {
@@ -105,6 +105,7 @@ function watch(provider) {
   const minted = { access: new Set(), refresh: new Set(), id: new Set(), code: new Set() };
   const calls = []; // of the token endpoint: {grant, error, detail}
   const revoked = []; // refresh tokens that the gateway had revoked
+  const pace = { token: 0 }; // milliseconds that the token endpoint takes longer: so long can others ask meanwhile
 
   provider.on('authorization_code.saved', (code) => minted.code.add(code.jti));
   provider.on('access_token.issued', (token) => minted.access.add(token.jti));
@@ -119,6 +120,7 @@ function watch(provider) {
     calls.push({ grant: ctx.oidc.params?.grant_type, error: err.error, detail: err.error_detail });
   });
   provider.use(async (ctx, next) => {
+    if (ctx.path === '/token') await sleep(pace.token);
     await next();
     if (ctx.oidc?.route === 'revocation' && ctx.status === 200) revoked.push(ctx.oidc.params.token);
   });
@@ -129,6 +131,7 @@ function watch(provider) {
     minted,
     calls,
     revoked,
+    pace,
     faults,
     tokenCalls: (grant) => calls.filter((call) => call.grant === grant),
     reuses: () => calls.filter((call) => call.detail?.includes('already used')),
