@@ -224,6 +224,9 @@ func (a *App) end(ctx context.Context, s *Session, reason Reason, c Condition) (
 		a.m.drop(s, end)
 		return nil, end
 	case err != nil:
+		if !errors.Is(err, ErrConflict) {
+			a.m.drop(s, nil) // it may be over, so the store is to be asked again
+		}
 		return nil, err
 	}
 	a.m.drop(s, &Ended{reason})
@@ -294,8 +297,12 @@ func (a *App) Create(ctx context.Context, l Login) (*Session, *http.Cookie, erro
 		a.m.cache.giveUp(key, f)
 		return nil, nil, unknown(err)
 	}
-	if a.m.cache.put(s, f) == nil {
-		return nil, nil, ErrNone // a back-channel logout was faster
+	if a.m.cache.put(s, f) == nil { // a back-channel logout was faster, or a reload
+		if s, err = a.load(ctx, cookie.Value); errors.Is(err, ErrAbsent) {
+			return nil, nil, ErrNone
+		} else if err != nil {
+			return nil, nil, err
+		}
 	}
 	for _, former := range l.Former {
 		if err := a.endUnopened(ctx, former, Replaced); !errors.Is(err, ErrAbsent) && !errors.Is(err, ErrNone) {

@@ -40,6 +40,8 @@ type Manager struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 	stop   chan struct{} // closed by Close: housekeeping ends
+	// revoking holds an element for each revocation under way.
+	revoking chan struct{}
 
 	mu      sync.Mutex // guards what follows
 	flights map[Key]*flight
@@ -78,7 +80,7 @@ func NewManager(c Config) (*Manager, error) {
 	m := &Manager{
 		log: c.Log, metrics: newMetrics(c.Registerer, c.Store),
 		cache: newCache(c.CacheSize), touches: touches{last: map[Key]int64{}},
-		stop: make(chan struct{}), flights: map[Key]*flight{},
+		stop: make(chan struct{}), revoking: make(chan struct{}, maxRevoking), flights: map[Key]*flight{},
 	}
 	m.store = &measured{c.Store, m.metrics}
 	m.settings.Store(&settings{c.Keys, codecs(c.Keys), c.IdleTimeout, c.Lifetime})
@@ -152,21 +154,22 @@ func (m *Manager) housekeeping() {
 		case now := <-tick.C:
 			if err := m.flushTouches(m.ctx); err != nil {
 				m.log.Warn("uses of sessions were not stored, keeping them", "event", "store_unavailable", "error", err)
+				continue // a sweep would end sessions whose uses are only known here
 			}
 			if now.Sub(swept) >= min(maxSweepInterval, m.settings.Load().idle/4) {
 				swept = now
-				m.sweep()
+				m.sweep(now)
 			}
 		}
 	}
 }
 
-// sweep ends sessions that nobody comes back to. It allows for uses that are not
-// recorded or not written yet, as over does.
-func (m *Manager) sweep() {
+// sweep ends sessions that were over at a time by which all uses are written. It
+// allows for uses that are not recorded, as over does.
+func (m *Manager) sweep(now time.Time) {
 	set := m.settings.Load()
 	endings, err := m.store.Sweep(m.ctx, Limits{
-		Now: time.Now(), Idle: set.idle + set.idle/useFraction + touchInterval, Lifetime: set.lifetime,
+		Now: now, Idle: set.idle + set.idle/useFraction + touchInterval, Lifetime: set.lifetime,
 	})
 	m.endings(endings)
 	if err != nil && m.ctx.Err() == nil {
@@ -223,6 +226,10 @@ func (m *Manager) drop(s *Session, end *Ended) {
 	m.cache.drop(s.key, end)
 }
 
+// maxRevoking is how many tokens are given back at once, when many sessions end
+// together.
+const maxRevoking = 32
+
 // revokeLater gives a refresh token back without anybody waiting.
 func (m *Manager) revokeLater(a *App, refreshToken string) {
 	if refreshToken == "" {
@@ -237,6 +244,8 @@ func (m *Manager) revokeLater(a *App, refreshToken string) {
 	m.work.Add(1)
 	go func() {
 		defer m.work.Done()
+		m.revoking <- struct{}{} // all of them run out of time at the latest
+		defer func() { <-m.revoking }()
 		ctx, cancel := context.WithTimeout(m.ctx, a.cfg.TokenTimeout)
 		defer cancel()
 		if err := a.cfg.Refresher.Revoke(ctx, refreshToken); err != nil {

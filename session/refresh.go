@@ -102,6 +102,9 @@ func (r *refresh) redeem(ctx context.Context, o *opened) (*opened, error) {
 	marked := o.Data
 	marked.Attempt = time.Now()
 	o, err := r.replace(ctx, o, marked)
+	if errors.Is(err, ErrConflict) {
+		return nil, &Unavailable{time.Second, err} // somebody whose lease ran out is still at it
+	}
 	if err != nil {
 		return nil, err // not marked, so not sent
 	}

@@ -380,10 +380,16 @@ func TestTheStoresSilenceIsNoLogout(t *testing.T) {
 		b.store.set(nil)
 		s := b.open(c)
 		b.store.set(func(string) error { return errDown })
+		b.mustToken(c) // memory knows it
 		if _, err := b.End(t.Context(), s, session.Logout); !errors.As(err, &unknown) {
 			t.Errorf("End: error = %v, want a store error", err)
 		}
-		b.mustToken(c) // memory knows it
+		if _, err := b.token(c); !errors.As(err, &unknown) {
+			t.Errorf("after End: error = %v, want a store error: nobody knows whether it is over", err)
+		}
+		b.store.set(nil)
+		b.mustToken(c)
+		b.store.set(func(string) error { return errDown })
 		time.Sleep(idle + idle/10)
 		if _, err := b.token(c); !errors.As(err, &unknown) {
 			t.Errorf("idle by our clock: error = %v, want a store error: it has the last word", err)
