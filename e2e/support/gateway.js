@@ -65,12 +65,15 @@ export class Gateway {
   async run() {
     const child = spawn(this.binary, ['serve', '-config', this.config], { stdio: ['ignore', 'pipe', 'pipe'] });
     this.#process = child;
+    let failure;
+    child.on('error', (err) => { failure = err; });
     child.stdout.on('data', (data) => { this.#log += data; });
     child.stderr.on('data', (data) => { this.#log += data; });
     await until('the gateway is ready', async () => {
-      if (child.exitCode !== null) throw new Error(`sessiongate exited with ${child.exitCode}:\n${this.#log}`);
-      return (await ask(`${this.admin}/readyz`)).status === 200;
+      if (child.exitCode !== null) failure = new Error(`sessiongate exited with ${child.exitCode}:\n${this.#log}`);
+      return failure || (await ask(`${this.admin}/readyz`)).status === 200;
     });
+    if (failure) throw failure;
   }
 
   // log is everything it wrote, at level debug.

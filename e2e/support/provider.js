@@ -17,14 +17,21 @@ const subject = (username) => `subject-of-${username}`;
 
 // startProvider starts the provider with one confidential client for the app at origin. Options: accessTTL in seconds.
 export async function startProvider(origin, { accessTTL = 4 } = {}) {
+  // What tests may change on the way: the life of access tokens in seconds, and how many milliseconds longer the token
+  // endpoint takes.
+  const pace = { accessTTL, tokenDelay: 0 };
   const server = createServer();
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   // 127.0.0.1 is another site than the app's localhost, so that SameSite faults show.
   const issuer = `http://127.0.0.1:${server.address().port}`;
 
-  const provider = new Provider(issuer, configuration(origin, accessTTL));
+  const provider = new Provider(issuer, configuration(origin, pace));
   const records = watch(provider);
+  provider.use(async (ctx, next) => {
+    if (ctx.path === '/token') await sleep(pace.tokenDelay);
+    await next();
+  });
   const handle = provider.callback();
   server.on('request', (req, res) => {
     if (req.url.startsWith('/interaction/')) {
@@ -39,6 +46,7 @@ export async function startProvider(origin, { accessTTL = 4 } = {}) {
   return {
     issuer,
     client: { id: 'spa', secret: 'a-client-secret-of-some-length-for-tests' },
+    pace,
     ...records,
     // judge says what a resource server would of an access token: "valid" or "invalid".
     judge: async (token) => (token && await provider.AccessToken.find(token) ? 'valid' : 'invalid'),
@@ -46,7 +54,7 @@ export async function startProvider(origin, { accessTTL = 4 } = {}) {
   };
 }
 
-function configuration(origin, accessTTL) {
+function configuration(origin, pace) {
   const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
   return {
     clients: [{
@@ -91,7 +99,7 @@ function configuration(origin, accessTTL) {
     rotateRefreshToken: true,
     pkce: { required: () => true },
     ttl: {
-      AccessToken: accessTTL, AuthorizationCode: 60, IdToken: 3600, RefreshToken: 3600, Grant: 7200, Session: 7200, Interaction: 600,
+      AccessToken: () => pace.accessTTL, AuthorizationCode: 60, IdToken: 3600, RefreshToken: 3600, Grant: 7200, Session: 7200, Interaction: 600,
     },
     renderError: (ctx, out) => {
       ctx.type = 'text/plain';
@@ -105,7 +113,6 @@ function watch(provider) {
   const minted = { access: new Set(), refresh: new Set(), id: new Set(), code: new Set() };
   const calls = []; // of the token endpoint: {grant, error, detail}
   const revoked = []; // refresh tokens that the gateway had revoked
-  const pace = { token: 0 }; // milliseconds that the token endpoint takes longer: so long can others ask meanwhile
 
   provider.on('authorization_code.saved', (code) => minted.code.add(code.jti));
   provider.on('access_token.issued', (token) => minted.access.add(token.jti));
@@ -120,7 +127,6 @@ function watch(provider) {
     calls.push({ grant: ctx.oidc.params?.grant_type, error: err.error, detail: err.error_detail });
   });
   provider.use(async (ctx, next) => {
-    if (ctx.path === '/token') await sleep(pace.token);
     await next();
     if (ctx.oidc?.route === 'revocation' && ctx.status === 200) revoked.push(ctx.oidc.params.token);
   });
@@ -131,7 +137,6 @@ function watch(provider) {
     minted,
     calls,
     revoked,
-    pace,
     faults,
     tokenCalls: (grant) => calls.filter((call) => call.grant === grant),
     reuses: () => calls.filter((call) => call.detail?.includes('already used')),
