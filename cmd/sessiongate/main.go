@@ -58,6 +58,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	context.AfterFunc(ctx, func() { time.AfterFunc(impatience, stop) })
 	err := dispatch(ctx, args, stdout, stderr)
 	var problems config.Problems
+	var unreadable *config.Unreadable
 	var usage usageError
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
@@ -71,6 +72,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	fmt.Fprintf(stderr, "sessiongate: %v\n", err)
+	if errors.As(err, &unreadable) {
+		return exitUsage
+	}
 	return exitFailed
 }
 

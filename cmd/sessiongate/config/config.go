@@ -229,10 +229,16 @@ const maxSize = 1 << 20
 func Load(path string) (*Config, error) {
 	text, err := readSmall(path)
 	if err != nil {
-		return nil, fmt.Errorf("config: %w", err)
+		return nil, &Unreadable{err}
 	}
 	return Parse(path, text)
 }
+
+// Unreadable is the error of a configuration file that cannot be read at all.
+type Unreadable struct{ err error }
+
+func (u *Unreadable) Error() string { return "config: " + u.err.Error() }
+func (u *Unreadable) Unwrap() error { return u.err }
 
 // Parse is Load for a text that was read from path, or would have been: relative
 // paths in it are relative to path's directory.
