@@ -143,7 +143,7 @@ func admitEndpoint(class Class, h http.Header, origin string) csrfError {
 	}
 	fetch, from := site{origin: origin}.signs(h)
 	switch {
-	case fetch == foreign || from == foreign:
+	case fetch == foreign || fetch == byUser || from == foreign:
 		return errOriginDenied
 	case !hasCSRFHeader(h):
 		return errHeaderMissing

@@ -203,6 +203,7 @@ func TestAdmitEndpoint(t *testing.T) {
 		{"a foreign script", Script, "|X-CSRF: 1|Sec-Fetch-Site: cross-site", errOriginDenied},
 		{"a sibling's script", Script, "|X-CSRF: 1|Sec-Fetch-Site: same-site", errOriginDenied},
 		{"a foreign origin", Script, "|X-CSRF: 1|Origin: " + evil, errOriginDenied},
+		{"nobody's script", Script, "|X-CSRF: 1|Sec-Fetch-Site: none", errOriginDenied},
 		{"a listed origin is foreign here", Script, "|X-CSRF: 1|Origin: https://admin.example.com", errOriginDenied},
 	} {
 		if got := admitEndpoint(row.class, headerOf(row.header), testOrigin); got != row.want {

@@ -30,6 +30,8 @@ func modifyAnswer(res *http.Response) error {
 			x.opened(x.meters.sse)
 			res.Body = endWith(x.gateway.streams, res.Body)
 		}
+	} else {
+		to["Content-Type"] = nil // or net/http would guess one from the body (HT-13)
 	}
 	return nil
 }
@@ -122,6 +124,8 @@ var (
 	sameOrigin = []string{"same-origin"}
 	noReferrer = []string{"no-referrer"}
 	private    = []string{"private"}
+
+	closeConnection = []string{"close"}
 )
 
 // foreignCookies drops Set-Cookie lines that name a cookie of ours (PX-17).

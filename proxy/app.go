@@ -206,3 +206,14 @@ func (a *app) route(path canonical) (*route, string) {
 	}
 	return nil, ""
 }
+
+// hasPages tells whether people look at what a path answers: our endpoints for
+// navigations, and routes of pages.
+func (a *app) hasPages(method string, path canonical) bool {
+	if a.isOwn(path.match) {
+		p := a.endpoints[path.match]
+		return p != nil && p.methods[method].Class == Navigation
+	}
+	rt, _ := a.route(path)
+	return rt != nil && rt.page
+}

@@ -307,6 +307,25 @@ func TestAmbiguousCookie(t *testing.T) {
 	}
 }
 
+// TestAmbiguousCookieIsShownToPeople: errors to navigations are pages, this one
+// too (DESIGN.md, section 12).
+func TestAmbiguousCookieIsShownToPeople(t *testing.T) {
+	w := newWorld(t)
+	for line, want := range map[string]string{
+		"GET /page/x":    "text/html; charset=utf-8",
+		"GET /optpage/x": "text/html; charset=utf-8",
+		"GET /bff/callback": "text/html; charset=utf-8",
+		"GET /api/x":     "application/problem+json",
+		"GET /bff/no":    "application/problem+json",
+		"GET /no":        "application/problem+json",
+	} {
+		got := w.send(line, join(navigateOwn, []string{"Cookie: " + w.cookie + "; " + w.cookie})...)
+		if got.StatusCode != 400 || got.Header.Get("Content-Type") != want || !strings.Contains(got.body, "ambiguous_cookie") {
+			t.Errorf("%s: status %d, %s, want 400 as %s", line, got.StatusCode, got.Header.Get("Content-Type"), want)
+		}
+	}
+}
+
 func TestEndpointErrorsKeepCookies(t *testing.T) {
 	w := newWorld(t, func(_ *world, a *App, _ *Config) {
 		a.Endpoints = append(a.Endpoints, Endpoint{"GET", "fails", Navigation, func(w http.ResponseWriter, r *http.Request) error {

@@ -56,6 +56,8 @@ type exchange struct {
 	done     bool             // the handler came to its end
 	stream   prometheus.Gauge // counts the stream that this became
 
+	closes bool // the connection ends with the answer
+
 	values [3]string // behind header fields of the upstream request
 }
 
@@ -94,6 +96,9 @@ func RequestID(r *http.Request) string {
 // begin notes who asks.
 func (g *Gateway) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{ResponseWriter: w, Context: r.Context(), gateway: g, began: time.Now(), meters: g.nowhere}
+	// A Content-Length beside it is gone by now, and the two may have been read
+	// differently in front of us (RFC 9112, section 6.1).
+	x.closes = len(r.TransferEncoding) > 0 && r.ProtoMajor == 1
 	x.peer = hostOf(r.RemoteAddr)
 	x.client = x.peer
 	if len(g.trusted) > 0 && g.trusts(x.peer) {
@@ -188,6 +193,9 @@ func (x *exchange) wrote(status int) {
 		return
 	}
 	x.status = status
+	if x.closes {
+		x.Header()["Connection"] = closeConnection
+	}
 	if x.shape {
 		x.route.answerRules.apply(x.Header())
 	}

@@ -78,6 +78,24 @@ func rawUpstream(t testing.TB, answer string) (addr string) {
 	return l.Addr().String()
 }
 
+// TestNoContentTypeIsGuessed: an answer without one stays without; net/http would
+// make a page of somebody's upload (HT-13).
+func TestNoContentTypeIsGuessed(t *testing.T) {
+	const upload = "<!doctype html><script>"
+	untyped := rawUpstream(t, "HTTP/1.1 200 OK\r\nContent-Length: 23\r\n\r\n"+upload)
+	w := newWorld(t, func(_ *world, a *App, _ *Config) {
+		a.Routes = append(a.Routes,
+			Route{Path: "/untyped/", Upstream: must(url.Parse("http://" + untyped)), Auth: AuthNone},
+			Route{Path: "/typed/", Upstream: must(url.Parse("http://" + untyped)), Auth: AuthNone,
+				ResponseHeaders: Headers{Set: map[string]string{"Content-Type": "text/plain"}}})
+	})
+	for path, want := range map[string]string{"/untyped/x": "", "/typed/x": "text/plain"} {
+		if got := w.send("GET " + path); got.body != upload || got.Header.Get("Content-Type") != want {
+			t.Errorf("%s: Content-Type %q, want %q; body %q", path, got.Header.Get("Content-Type"), want, got.body)
+		}
+	}
+}
+
 // TestTruncatedAnswer: half an answer is not made whole (HT-15).
 func TestTruncatedAnswer(t *testing.T) {
 	for name, answer := range map[string]string{

@@ -120,6 +120,28 @@ func TestBodies(t *testing.T) {
 	}
 }
 
+// TestChunkedRequestClosesConnection: what follows a request with two framings
+// may be the rest of its body to somebody in front of us (HT-05; RFC 9112,
+// section 6.1).
+func TestChunkedRequestClosesConnection(t *testing.T) {
+	w := newWorld(t)
+	smuggled := "0\r\n\r\n" + rawRequest("GET /open/smuggled", "", nil)
+	for _, path := range []string{"/open/x", "/api/x", "/no", "/bff/logout"} {
+		got := w.sendBody("POST "+path, smuggled, "Content-Length: 4", "Transfer-Encoding: chunked")
+		if !got.Close {
+			t.Errorf("%s: status %d, and the connection stays open", path, got.StatusCode)
+		}
+	}
+	for _, saw := range w.up.requests() {
+		if saw.Target == "/open/smuggled" {
+			t.Error("the upstream saw the request behind the body")
+		}
+	}
+	if got := w.sendBody("POST /open/x", "x", "Content-Length: 1"); got.Close {
+		t.Error("a request with one framing closes the connection")
+	}
+}
+
 // TestRefusedBeforeBody: an upload without a session is refused before it is
 // sent (pain 54, HT-14).
 func TestRefusedBeforeBody(t *testing.T) {

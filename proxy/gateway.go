@@ -115,6 +115,7 @@ func (x *exchange) serve(r *http.Request) error {
 	}
 	x.path = path.raw
 	if _, n := session.FindCookie(r.Header, a.cookieName); n > 1 {
+		x.page = a.hasPages(r.Method, path) && isNavigation(r.Method, r.Header)
 		return session.ErrAmbiguousCookie
 	}
 	if a.isOwn(path.match) {
