@@ -58,8 +58,8 @@ export async function call(path, { json, onWait, ...init } = {}) {
   }
 }
 
-// session asks who is logged in. Asking never extends the session.
-export const session = () => call("/bff/session");
+// Here one asks who is logged in. Asking never extends the session.
+export const sessionPath = "/bff/session";
 
 const here = () => location.pathname + location.search + location.hash;
 

@@ -46,23 +46,35 @@ async function attempt(work) {
   try {
     const result = await work();
     notice("failure");
-    notice("outage");
     return result;
   } catch (problem) {
     if (!(problem instanceof gate.Problem)) throw problem;
-    notice("outage");
     if (problem.loggedOut) showOut(problem.reason);
     else notice("failure", `${problem.message} (${problem.code})`, "bad");
     return undefined;
   }
 }
 
-const wait = (problem) => notice("outage", `${problem.message} Waiting; asking again every ${problem.retryAfter} s.`);
+// api calls, and tells while it has to wait for an outage to end.
+const waiting = new Set();
+async function api(path, init) {
+  const self = {};
+  const onWait = (problem) => {
+    waiting.add(self);
+    notice("outage", `${problem.message} Asking again every ${problem.retryAfter} s.`);
+  };
+  try {
+    return await gate.call(path, { ...init, onWait });
+  } finally {
+    waiting.delete(self);
+    if (waiting.size === 0) notice("outage");
+  }
+}
 
-const api = (path, init) => gate.call(path, { ...init, onWait: wait });
+const session = () => api(gate.sessionPath);
 
 async function ask() {
-  const answer = await attempt(gate.session);
+  const answer = await attempt(session);
   if (!answer) return;
   known = answer;
   asked = performance.now();
@@ -84,8 +96,7 @@ function showIn() {
   if (document.body.dataset.state !== "in") {
     document.body.dataset.state = "in";
     live.open(api, attempt);
-    callAPI();
-    arrive();
+    callAPI().then(arrive); // the answer moves what is below it
   }
   tick();
 }
@@ -97,12 +108,12 @@ function showOut(reason) {
   relay.reset();
   request.reset();
   notice("failure");
-  notice("outage");
   $("burst-result").hidden = true;
   const goodbye = location.hash === "#/goodbye" && !(reason in reasons);
-  const text = goodbye ? "You are logged out, here and at the provider." : reasons[reason];
+  const elsewhere = was === "in" ? "You are logged out. Perhaps another tab did it." : "";
+  const text = goodbye ? "You are logged out, here and at the provider." : (reasons[reason] ?? elsewhere);
   if (text || was !== "out") {
-    $("reason").textContent = text ?? "";
+    $("reason").textContent = text;
     $("reason").hidden = !text;
   }
   linkLogin();
@@ -164,7 +175,7 @@ async function burst() {
     $("burst-result").replaceChildren(...content);
   };
   const pause = (ms) => new Promise((done) => setTimeout(done, ms));
-  const expiresIn = async () => (await attempt(gate.session))?.access_token?.expires_in;
+  const expiresIn = async () => (await attempt(session))?.access_token?.expires_in;
   busy = true;
   $("burst").disabled = true;
   try {
@@ -223,7 +234,7 @@ addEventListener("pageshow", (event) => event.persisted && ask()); // back from 
 setInterval(tick, 250);
 setInterval(() => document.hidden || document.body.dataset.state === "in" && ask(), 4000);
 setInterval(() => {
-  if ($("auto").checked && !busy && !document.hidden && document.body.dataset.state === "in") callAPI();
+  if ($("auto").checked && !busy && waiting.size === 0 && !document.hidden && document.body.dataset.state === "in") callAPI();
 }, 3000);
 look();
 ask();

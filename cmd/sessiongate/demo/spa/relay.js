@@ -6,12 +6,14 @@ import { $, clock, el } from "./dom.js";
 const past = 90; // seconds of history in the lanes
 const future = 35; // and what the present token still has
 const rows = 6;
+const most = 12; // tokens kept: more than fit in the lanes
 
 const tokens = []; // {generation, jti, iat, exp, calls: [seconds], bar}, oldest first
 
 export function reset() {
   for (const token of tokens) token.bar.remove();
   tokens.length = 0;
+  shown = "none";
   draw();
 }
 
@@ -30,27 +32,37 @@ export function observe({ generation, jti, iat, exp }) {
     tokens.push(token);
     tokens.sort((a, b) => a.generation - b.generation);
     $("lanes").append(token.bar);
+    while (tokens.length > most) tokens.shift().bar.remove();
   }
   token.calls.push(Date.now() / 1000);
-  table();
+  shown = "";
   draw();
   return fresh;
 }
 
+// state says where a token stands.
+function state(token) {
+  if (token !== current()) return "replaced";
+  return token.exp > Date.now() / 1000 ? "in use" : "expired";
+}
+
+let shown = ""; // the states in the table, to touch it only when they change
 function table() {
-  const now = Date.now() / 1000;
+  const states = tokens.map(state).join();
+  if (states === shown) return;
+  shown = states;
   $("tokens").replaceChildren(
     ...tokens
       .map((t) => {
-        const state = t !== current() ? "replaced" : t.exp > now ? "in use" : "expired";
+        const now = state(t);
         return el(
           "tr",
-          { class: state.replace(" ", "-") },
+          { class: now.replace(" ", "-") },
           el("th", { scope: "row" }, `#${t.generation + 1}`),
           el("td", { class: "mono" }, t.jti.slice(0, 8)),
           el("td", {}, clock(new Date(t.iat * 1000))),
           el("td", {}, String(t.calls.length)),
-          el("td", {}, el("span", { class: "state" }, t.generation === 0 ? `${state}, from the login` : state)),
+          el("td", {}, el("span", { class: "state" }, t.generation === 0 ? `${now}, from the login` : now)),
         );
       })
       .reverse()
@@ -60,6 +72,7 @@ function table() {
 
 // draw places the bars: time runs to the left, what is right of now is to come.
 export function draw() {
+  table();
   const now = Date.now() / 1000;
   const left = (t) => ((t - now + past) / (past + future)) * 100;
   for (const token of tokens) {
@@ -67,7 +80,7 @@ export function draw() {
     const to = Math.min(100, left(token.exp));
     token.bar.hidden = to <= 0;
     if (token.bar.hidden) continue;
-    token.bar.className = `token-bar lane-${token.generation % 2}${token === current() ? " live" : ""}`;
+    token.bar.className = `token-bar lane-${token.generation % 2}${state(token) === "in use" ? " live" : ""}`;
     token.bar.style.left = `${from}%`;
     token.bar.style.width = `${Math.max(0, to - from)}%`;
     const notches = token.calls.slice(-60).filter((c) => left(c) > 0);

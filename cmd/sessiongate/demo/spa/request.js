@@ -5,6 +5,7 @@ import { $, clock, el, json } from "./dom.js";
 // What the gateway puts on, whatever the browser sent.
 const added = {
   authorization: "the session's access token, fresh",
+  host: "the API's own address",
   via: "names the gateway",
   "x-forwarded-for": "the browser's address",
   "x-forwarded-host": "what the address bar shows",
@@ -21,12 +22,17 @@ const removed = [
 
 export function show(echo) {
   $("line").replaceChildren(el("b", {}, echo.method), ` ${echo.path}`, el("span", {}, `received ${clock(new Date(echo.received_at))}`));
-  const names = Object.keys(echo.headers).sort((a, b) => (b.toLowerCase() in added) - (a.toLowerCase() in added) || a.localeCompare(b));
-  const gone = removed.filter(([name]) => !names.some((n) => n.toLowerCase() === name));
+  const names = Object.keys(echo.headers).sort();
+  const has = (name) => names.some((n) => n.toLowerCase() === name);
+  const ours = names.filter((n) => n.toLowerCase() in added);
+  const passed = names.filter((n) => !ours.includes(n));
+  const line = (mark) => (name) => row(name, echo.headers[name].join(", "), mark, added[name.toLowerCase()]);
   $("headers").replaceChildren(
-    ...names.map((name) => row(name, echo.headers[name].join(", "), name.toLowerCase() in added ? "added" : "passed", added[name.toLowerCase()])),
-    ...gone.map(([name, value, why]) => row(name, value, "removed", why)),
+    ...ours.map(line("added")),
+    ...removed.filter(([name]) => !has(name)).map(([name, value, why]) => row(name, value, "removed", why)),
   );
+  $("passed").replaceChildren(...passed.map(line("passed")));
+  $("passed-count").textContent = `${passed.length} headers passed as they came`;
   $("token").replaceChildren(json(echo.token));
 }
 
@@ -42,5 +48,6 @@ function row(name, value, mark, why) {
 export function reset() {
   $("line").textContent = "No call yet";
   $("headers").replaceChildren();
+  $("passed").replaceChildren();
   $("token").replaceChildren();
 }
