@@ -12,6 +12,7 @@ import (
 // header over to ours: what it leaves, ReverseProxy copies field by field.
 func modifyAnswer(res *http.Response) error {
 	x := exchangeOf(res.Request.Context())
+	x.answer = res
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		return x.modifyUpgrade(res)
 	}

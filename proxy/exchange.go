@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -46,9 +47,11 @@ type exchange struct {
 	handshake  bool // a WebSocket handshake
 	shape      bool // the route's response_headers have yet to be applied
 
-	target  string      // path on the upstream
-	header  http.Header // of the upstream request
-	failure error       // why there is no answer of the upstream
+	target  string         // path on the upstream
+	header  http.Header    // of the upstream request
+	answer  *http.Response // of the upstream
+	late    atomic.Bool    // the request's body did not come in time
+	failure error          // why there is no answer of the upstream
 
 	status   int
 	written  int64
@@ -231,6 +234,17 @@ func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(x.ResponseWriter).Hijack()
 	x.hijacked = err == nil
 	return conn, rw, err
+}
+
+// awaitBody bounds the time until more of the request's body is there. 0 is no
+// bound.
+func (x *exchange) awaitBody(patience time.Duration) {
+	var until time.Time
+	if patience > 0 {
+		until = time.Now().Add(patience)
+	}
+	// Response writers that know no deadlines are those of tests.
+	_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(until)
 }
 
 // Unwrap lets http.ResponseController reach deadlines.

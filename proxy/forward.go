@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 )
 
 // upstreamError is the failure of a request to an upstream.
@@ -38,7 +40,7 @@ func (x *exchange) forward(r *http.Request, path string) error {
 	if answered, err := x.limitForwards(r); answered || err != nil {
 		return err
 	}
-	if err := rt.limitBody(r); err != nil {
+	if err := x.limitBody(r); err != nil {
 		return err
 	}
 	if err := x.prepare(r); err != nil {
@@ -48,7 +50,24 @@ func (x *exchange) forward(r *http.Request, path string) error {
 	x.target = rt.joined(path)
 	x.header, r.Header = r.Header, nil
 	rt.proxy.ServeHTTP(x, r)
+	x.filterTrailers()
 	return x.failure
+}
+
+// filterTrailers holds the trailers, which ReverseProxy has added to the header
+// that is sent already, to the rules of an answer's header.
+func (x *exchange) filterTrailers() {
+	if x.answer == nil || len(x.answer.Trailer) == 0 {
+		return
+	}
+	h := x.Header()
+	for name, values := range h {
+		if values = x.answerField(strings.TrimPrefix(name, http.TrailerPrefix), values); values == nil {
+			delete(h, name)
+		} else {
+			h[name] = values
+		}
+	}
 }
 
 // joined puts a path below the upstream's own.
@@ -109,7 +128,8 @@ func (x *exchange) limitForwards(r *http.Request) (answered bool, err error) {
 
 // limitBody refuses a body over max_body before it is read, if it says its
 // length, or while it is read.
-func (rt *route) limitBody(r *http.Request) error {
+func (x *exchange) limitBody(r *http.Request) error {
+	rt := x.route
 	switch {
 	case rt.maxBody > 0 && r.ContentLength > rt.maxBody:
 		return errBodyTooLarge
@@ -118,7 +138,7 @@ func (rt *route) limitBody(r *http.Request) error {
 		if limit == 0 {
 			limit = -1
 		}
-		r.Body = &requestBody{r.Body, limit}
+		r.Body = &requestBody{ReadCloser: r.Body, x: x, left: limit}
 	}
 	return nil
 }
@@ -127,14 +147,43 @@ func (rt *route) limitBody(r *http.Request) error {
 // browser's, not the upstream's.
 type requestBody struct {
 	io.ReadCloser
+	x    *exchange
 	left int64 // bytes that may still come; negative: any number
+
+	mu     sync.Mutex // guards closed
+	closed bool       // the request may be over, and its connection another's
+}
+
+// await bounds the time until more of the body is there.
+func (b *requestBody) await(patience time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closed {
+		b.x.awaitBody(patience)
+	}
+}
+
+// Close is called by ReverseProxy before it returns.
+func (b *requestBody) Close() error {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	return b.ReadCloser.Close()
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
 	if b.left >= 0 && int64(len(p)) > b.left+1 {
 		p = p[:b.left+1]
 	}
+	b.await(b.x.gateway.patience)
 	n, err := b.ReadCloser.Read(p)
+	var timeout net.Error
+	switch {
+	case err == io.EOF:
+		b.await(0) // the server goes on to read, to see the client leave
+	case errors.As(err, &timeout) && timeout.Timeout():
+		b.x.late.Store(true) // net/http takes it for a client that left
+	}
 	if b.left >= 0 {
 		if int64(n) > b.left {
 			return int(b.left), errBodyTooLarge
@@ -170,6 +219,8 @@ func (x *exchange) classify(err error) error {
 	switch {
 	case errors.Is(err, errBodyTooLarge):
 		return errBodyTooLarge
+	case x.late.Load():
+		return errRequestTimeout
 	case x.Err() != nil || errors.Is(err, context.Canceled):
 		return errGone
 	case errors.As(err, &body):

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"time"
 
 	"sessiongate/session"
 )
@@ -38,7 +39,11 @@ type Gateway struct {
 	streams   context.Context
 	nowhere   *meters // requests that reached no app
 	routes    []*route
+	patience  time.Duration
 }
+
+// bodyPatience is how long a part of a request's body may take to come.
+const bodyPatience = time.Minute
 
 // New compiles the configuration, and reports all its faults at once.
 func New(c Config) (*Gateway, error) {
@@ -54,6 +59,7 @@ func New(c Config) (*Gateway, error) {
 	g := &Gateway{
 		apps: map[string]*app{}, trusted: c.TrustedProxies, accessLog: c.AccessLog,
 		log: c.Log, streams: c.Streams, nowhere: c.Metrics.meters("", ""),
+		patience: bodyPatience,
 	}
 	var faults []error
 	for _, conf := range c.Apps {
@@ -90,6 +96,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := g.begin(w, r)
 	defer x.finish(r)
 	own := r.WithContext(x)
+	if r.ContentLength != 0 {
+		x.awaitBody(g.patience) // also what nobody asks for is read, before the connection is used again
+	}
 	if err := x.serve(own); err != nil {
 		x.refuse(own, err)
 	}
@@ -106,6 +115,8 @@ func (x *exchange) serve(r *http.Request) error {
 	switch {
 	case r.Method == http.MethodTrace || r.Method == http.MethodConnect:
 		return notAllowed(anyMethod) // they would bounce cookies back, or make a tunnel (PX-06)
+	case !isToken(r.Method):
+		return notAllowed(anyMethod) // over HTTP/2 it may be anything
 	case a == nil:
 		return errUnknownHost
 	}

@@ -52,8 +52,10 @@ func canonicalPath(r *http.Request) (canonical, error) {
 		target = rest
 	}
 	raw, query, _ := strings.Cut(target, "?")
-	if strings.IndexByte(query, '#') >= 0 {
-		return canonical{}, errByte // no browser sends a fragment (CVE-2026-41059)
+	// No browser sends a fragment (CVE-2026-41059). A space, which only HTTP/2 can
+	// bring here, would end the target in a request line.
+	if strings.IndexByte(query, '#') >= 0 || strings.IndexByte(query, ' ') >= 0 {
+		return canonical{}, errByte
 	}
 	return canonicalise(raw)
 }

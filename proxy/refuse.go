@@ -95,7 +95,7 @@ func codeOf(err error) string {
 // problem. It is the one place where errors become statuses. What it shows is
 // the code; the cause goes to the log.
 func (x *exchange) refuse(r *http.Request, err error) {
-	if x.Err() != nil || x.status != 0 || x.hijacked || errors.Is(err, errGone) {
+	if x.Err() != nil && !x.late.Load() || x.status != 0 || x.hijacked || errors.Is(err, errGone) {
 		panic(http.ErrAbortHandler) // nobody waits, or an answer has begun already
 	}
 	x.resetHeader()
