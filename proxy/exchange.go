@@ -229,10 +229,18 @@ func (x *exchange) FlushError() error {
 // Flush implements http.Flusher.
 func (x *exchange) Flush() { x.FlushError() }
 
-// Hijack hands the connection over: from then on nothing can be answered here.
+// hijackGrace is how long a browser may take to read what is left for it when
+// its request is broken off.
+const hijackGrace = 500 * time.Millisecond
+
+// Hijack hands the connection over: from then on nothing can be answered here,
+// and the server does not end it at a shutdown any more.
 func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(x.ResponseWriter).Hijack()
-	x.hijacked = err == nil
+	if err == nil {
+		x.hijacked = true
+		context.AfterFunc(x.Context, func() { _ = conn.SetDeadline(time.Now().Add(hijackGrace)) })
+	}
 	return conn, rw, err
 }
 

@@ -166,7 +166,14 @@ func (h serverLog) Handle(ctx context.Context, r slog.Record) error {
 
 // ServeHTTP hands the request to the edition in force.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	for !s.current.Load().serve(w, r) {
+	for {
+		e := s.current.Load()
+		if e.serve(w, r) {
+			return
+		}
+		if s.current.Load() == e {
+			panic(http.ErrAbortHandler) // it is the last one, and being closed
+		}
 		// It was replaced between Load and serve: the next one is there already.
 	}
 }
@@ -233,8 +240,12 @@ func (s *server) shutdown() error {
 
 	ctx, cancel := context.WithTimeout(context.Background(), e.cfg.ShutdownTimeout)
 	defer cancel()
-	errs := []error{s.finishRequests(ctx, e)}
-	errs = append(errs, e.close(ctx), await(ctx, s.retiring.Wait))
+	// The rest is kept for what comes after: an answer that never ends must not cost
+	// the writes of others.
+	most, cancel := context.WithTimeout(ctx, e.cfg.ShutdownTimeout*9/10)
+	defer cancel()
+	errs := []error{s.finishRequests(most, e)}
+	errs = append(errs, e.close(most), await(most, s.retiring.Wait))
 	// Refreshes and their writes, then the last uses.
 	errs = append(errs, s.manager.Close(ctx), s.store.Close(), s.admin.Close())
 	err := errors.Join(errs...)
@@ -246,8 +257,7 @@ func (s *server) shutdown() error {
 }
 
 // finishRequests accepts nothing new, ends streams and waits for what else is
-// under way. A fifth of the time is kept for what comes after: an answer that
-// never ends must not cost the writes of others.
+// under way. A fifth of the time is for those that have to be cut off.
 func (s *server) finishRequests(ctx context.Context, e *edition) error {
 	s.endStreams()
 	deadline, _ := ctx.Deadline()
