@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -30,6 +31,30 @@ func Build(dir string, flags ...string) (string, error) {
 	return binary, nil
 }
 
+// consult looks at the gateway's sources. go test notes what files a test has
+// looked at, and keeps a result only until one of them changes: without this a
+// test would pass from the cache whatever became of the gateway. It takes no note
+// of what happens before the first test begins.
+var consult = sync.OnceValue(func() error {
+	out, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return fmt.Errorf("gatewaytest: go env: %w", err)
+	}
+	root := filepath.Dir(string(bytes.TrimSpace(out)))
+	for _, dir := range []string{"cmd", "internal", "oidc", "proxy", "session"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, _ fs.DirEntry, err error) error {
+			if err == nil {
+				_, err = os.Stat(path)
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("gatewaytest: sources: %w", err)
+		}
+	}
+	return nil
+})
+
 // Gateway is an installation of the gateway: binary, configuration and store.
 // Its process comes and goes.
 type Gateway struct {
@@ -45,6 +70,9 @@ type Gateway struct {
 // wants. Nothing runs yet.
 func Install(t testing.TB, binary string, config map[string]any) *Gateway {
 	t.Helper()
+	if err := consult(); err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	g := &Gateway{t: t, binary: binary, config: filepath.Join(dir, "sessiongate.yaml"), admin: FreeAddress(t)}
 	config["admin"] = map[string]any{"listen": g.admin}
