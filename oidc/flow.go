@@ -63,12 +63,16 @@ func flowSuffix(state string) string {
 
 // keepFlow gives the browser the flow's cookie, and takes old ones away.
 func (e *Endpoints) keepFlow(w http.ResponseWriter, r *http.Request, f *flow) error {
-	b, err := json.Marshal(f)
-	if err != nil {
+	// Unlike Marshal it does not make six bytes of an & in returnUrl, or the cookie
+	// might be longer than browsers keep.
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(f); err != nil {
 		return err
 	}
 	e.makeRoom(w, r)
-	http.SetCookie(w, e.seal(flowKind, flowSuffix(f.State), b, flowLife))
+	http.SetCookie(w, e.seal(flowKind, flowSuffix(f.State), b.Bytes(), flowLife))
 	return nil
 }
 

@@ -49,7 +49,7 @@ func (s *keySet) VerifySignature(ctx context.Context, raw string) ([]byte, error
 		keys = fresh
 	}
 	payload, failed := verifyWith(keys, jws)
-	if errors.Is(failed, errUnverifiable) && err != nil {
+	if failed != nil && err != nil { // new keys may come under an old key id, or none
 		return nil, fmt.Errorf("%w: %w", errUnverifiable, err)
 	}
 	return payload, failed
