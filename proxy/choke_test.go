@@ -312,12 +312,12 @@ func TestAmbiguousCookie(t *testing.T) {
 func TestAmbiguousCookieIsShownToPeople(t *testing.T) {
 	w := newWorld(t)
 	for line, want := range map[string]string{
-		"GET /page/x":    "text/html; charset=utf-8",
-		"GET /optpage/x": "text/html; charset=utf-8",
+		"GET /page/x":       "text/html; charset=utf-8",
+		"GET /optpage/x":    "text/html; charset=utf-8",
 		"GET /bff/callback": "text/html; charset=utf-8",
-		"GET /api/x":     "application/problem+json",
-		"GET /bff/no":    "application/problem+json",
-		"GET /no":        "application/problem+json",
+		"GET /api/x":        "application/problem+json",
+		"GET /bff/no":       "application/problem+json",
+		"GET /no":           "application/problem+json",
 	} {
 		got := w.send(line, join(navigateOwn, []string{"Cookie: " + w.cookie + "; " + w.cookie})...)
 		if got.StatusCode != 400 || got.Header.Get("Content-Type") != want || !strings.Contains(got.body, "ambiguous_cookie") {
