@@ -1,13 +1,11 @@
 package oidc
 
 import (
-	"context"
 	"crypto/rand"
 	"errors"
 	"log/slog"
 	"net/http"
 	"net/url"
-	"time"
 
 	"sessiongate/session"
 )
@@ -105,9 +103,6 @@ type loggedOut struct {
 	hint      string // the ID token
 }
 
-// endTimeout bounds the ending of a session in the store.
-const endTimeout = 5 * time.Second
-
 // logout ends the session of a request. It ends here first, then the tokens at
 // the provider: it works while the provider is down (LO-01).
 func (e *Endpoints) logout(r *http.Request, authorise func(*session.Session, url.Values) error) (loggedOut, error) {
@@ -130,10 +125,7 @@ func (e *Endpoints) logout(r *http.Request, authorise func(*session.Session, url
 	if err := authorise(s, q); err != nil {
 		return out, err
 	}
-	// A browser that leaves at once wants to be logged out no less.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), endTimeout)
-	defer cancel()
-	data, err := e.app.End(ctx, s, session.Logout)
+	data, err := e.app.End(r.Context(), s, session.Logout)
 	if over(err) {
 		return out, nil
 	}

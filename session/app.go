@@ -204,7 +204,8 @@ func (a *App) usedElsewhere(ctx context.Context, s *Session) (*Session, error) {
 }
 
 // End ends a session and returns its data as it was at that moment: no refresh
-// comes after it. What becomes of the tokens is the caller's to say.
+// comes after it. What becomes of the tokens is the caller's to say. It does not
+// stop when ctx ends: a browser that leaves at once is logged out no less.
 //
 // *Ended, if it was over already; *StoreError.
 func (a *App) End(ctx context.Context, s *Session, reason Reason) (Data, error) {
@@ -215,8 +216,19 @@ func (a *App) End(ctx context.Context, s *Session, reason Reason) (Data, error) 
 	return *d, nil
 }
 
+// endTimeout bounds the ending of a session in the store.
+const endTimeout = 5 * time.Second
+
+// finishing is for an end that has begun: a browser that hangs up must not leave
+// it done in the store and known to nobody.
+func finishing(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+}
+
 // end is the one way by which a session ends whose cookie is at hand.
 func (a *App) end(ctx context.Context, s *Session, reason Reason, c Condition) (*Data, error) {
+	ctx, cancel := finishing(ctx)
+	defer cancel()
 	rec, err := a.m.store.End(ctx, s.key, reason, c)
 	var end *Ended
 	switch {
@@ -240,6 +252,8 @@ func (a *App) end(ctx context.Context, s *Session, reason Reason, c Condition) (
 
 // endUnopened ends a session without looking into it.
 func (a *App) endUnopened(ctx context.Context, key Key, reason Reason) error {
+	ctx, cancel := finishing(ctx)
+	defer cancel()
 	_, err := a.m.store.End(ctx, key, reason, Condition{})
 	switch {
 	case err == nil:
@@ -306,6 +320,7 @@ func (a *App) Create(ctx context.Context, l Login) (*Session, *http.Cookie, erro
 	}
 	for _, former := range l.Former {
 		if err := a.endUnopened(ctx, former, Replaced); !errors.Is(err, ErrAbsent) && !errors.Is(err, ErrNone) {
+			a.endUnopened(ctx, key, Replaced) // if it can be: nobody has its cookie
 			return nil, nil, err
 		}
 	}

@@ -164,3 +164,56 @@ func TestAMarkThatMeetsALateWriteIsTriedAgain(t *testing.T) {
 		b.mustToken(c)
 	})
 }
+
+// A browser that hangs up while its session ends leaves no session that ended
+// half: done in the store, and neither told nor revoked.
+func TestAHangUpDoesNotStopAnEnd(t *testing.T) {
+	b := newBench(t)
+	c := b.login()
+	ctx, cancel := context.WithCancel(t.Context())
+	b.store.set(func(op string) error {
+		if op == "end" {
+			cancel()
+		}
+		return nil
+	})
+	if d, err := b.End(ctx, b.open(c), session.Logout); err != nil || d.RefreshToken == "" {
+		t.Errorf("End: %v", err)
+	}
+	b.endedBy(c, session.Logout)
+}
+
+// The browser gets no cookie then, so the new session would be nobody's.
+func TestALoginThatCannotEndTheFormerSessionLeavesNone(t *testing.T) {
+	b := newBench(t)
+	former := b.open(b.login()).Key()
+	ends := 0
+	b.store.set(func(op string) error {
+		if op == "end" {
+			if ends++; ends == 1 {
+				return errDown
+			}
+		}
+		return nil
+	})
+	var down *session.StoreError
+	l := session.Login{Subject: "ada", Token: b.provider.issue(), Former: []session.Key{former}}
+	if _, _, err := b.Create(t.Context(), l); !errors.As(err, &down) {
+		t.Fatalf("Create: error = %v, want *StoreError", err)
+	}
+	if n, err := b.store.Count(t.Context()); err != nil || n != 1 {
+		t.Errorf("Count = %d, %v, want the former session alone", n, err)
+	}
+}
+
+func TestAReloadThatReplacesAllKeysStillRetires(t *testing.T) {
+	b := newBench(t)
+	b.login()
+	b.manager.Reconfigure(newKeys(t, keyB), idle, lifetime)
+	if err := b.manager.Retire(t.Context(), b.App); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := b.store.Count(t.Context()); err != nil || n != 0 {
+		t.Errorf("Count = %d, %v, want none", n, err)
+	}
+}

@@ -53,6 +53,7 @@ type settings struct {
 	keys           *Keys
 	codecs         []*securecookie.SecureCookie
 	idle, lifetime time.Duration
+	former         *Keys // those before the last change: what sessions are tagged by
 }
 
 // end is the absolute end of a session: the one fixed when it began, or an
@@ -83,7 +84,7 @@ func NewManager(c Config) (*Manager, error) {
 		stop: make(chan struct{}), revoking: make(chan struct{}, maxRevoking), flights: map[Key]*flight{},
 	}
 	m.store = &measured{c.Store, m.metrics}
-	m.settings.Store(&settings{c.Keys, codecs(c.Keys), c.IdleTimeout, c.Lifetime})
+	m.settings.Store(&settings{c.Keys, codecs(c.Keys), c.IdleTimeout, c.Lifetime, c.Keys})
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.work.Add(1)
 	go m.housekeeping()
@@ -92,7 +93,7 @@ func NewManager(c Config) (*Manager, error) {
 
 // Reconfigure puts other keys and times in force, for existing sessions too.
 func (m *Manager) Reconfigure(keys *Keys, idle, lifetime time.Duration) {
-	m.settings.Store(&settings{keys, codecs(keys), idle, lifetime})
+	m.settings.Store(&settings{keys, codecs(keys), idle, lifetime, m.settings.Load().keys})
 	m.cache.flush()
 }
 
@@ -100,7 +101,10 @@ func (m *Manager) Reconfigure(keys *Keys, idle, lifetime time.Duration) {
 // provider or client.
 func (m *Manager) Retire(ctx context.Context, a *App) error {
 	m.apps.CompareAndDelete(a.cfg.Origin, a)
-	for _, mac := range a.Keys().MACs("tag", "app", a.cfg.Issuer, a.cfg.ClientID, a.cfg.Origin) {
+	set := m.settings.Load()
+	parts := []string{"app", a.cfg.Issuer, a.cfg.ClientID, a.cfg.Origin}
+	// The reload that removed the app may have replaced all keys, too.
+	for _, mac := range append(set.keys.MACs("tag", parts...), set.former.MACs("tag", parts...)...) {
 		endings, err := m.store.EndTagged(ctx, Tag(mac), Revoked)
 		m.endings(endings)
 		if err != nil {

@@ -16,6 +16,8 @@ const (
 	leaseWait = time.Minute
 	// writeRetry is the pause between attempts to store what must not be lost.
 	writeRetry = 500 * time.Millisecond
+	// logEvery is how many of them share a line in the log: a minute's.
+	logEvery = 120
 )
 
 // refresh is one run of DESIGN.md's section 5.
@@ -235,7 +237,7 @@ func (r *refresh) confirm(ctx context.Context, o *opened) (*opened, error) {
 // persist writes what a provider's answer brought, until the store takes it or
 // says that the session is over: the old refresh token is spent.
 func (r *refresh) persist(ctx context.Context, o *opened, d Data) (*opened, error) {
-	for {
+	for attempt := 0; ; attempt++ {
 		fresh, err := r.replace(ctx, o, d)
 		if errors.Is(err, ErrConflict) {
 			now, err := r.reload(ctx)
@@ -253,7 +255,9 @@ func (r *refresh) persist(ctx context.Context, o *opened, d Data) (*opened, erro
 			return fresh, err
 		}
 		r.f.answer(nil, unknown(err))
-		r.log(slog.LevelError, "store does not take the refreshed token, trying on", "store_unavailable", "error", err)
+		if attempt%logEvery == 0 {
+			r.log(slog.LevelError, "store does not take the refreshed token, trying on", "store_unavailable", "error", err)
+		}
 		if !pause(ctx, writeRetry) {
 			return nil, unknown(err)
 		}
