@@ -187,24 +187,29 @@ func (c *Client) verifyLogin(ctx context.Context, raw, accessToken string, f *fl
 // Confirm checks the ID token of a refresh answer against the former one
 // (Core 1.0, section 12.2).
 //
-// session.ErrForeign: it is verified and not what it must be, or its signature is
-// wrong. Any other error: it could not be verified now.
+// session.ErrForeign: the provider did sign it, and not for this session. Any
+// other error: nobody knows whose it is, and so it ends nothing (DESIGN.md,
+// promise 3), or its time is over: some providers send the login's once more.
 func (c *Client) Confirm(ctx context.Context, raw, former string) error {
 	before, _, err := decodeClaims(former)
 	if err != nil {
 		return err
 	}
-	now, err := c.verify(ctx, raw)
-	if errors.Is(err, errUnverifiable) {
+	if err := checkHeader(raw); err != nil {
 		return err
 	}
-	if err == nil {
-		err = now.claims.continues(&before)
+	if _, err := c.keys.VerifySignature(ctx, raw); err != nil {
+		return err
 	}
+	now, _, err := decodeClaims(raw)
 	if err != nil {
+		return err
+	}
+	if err := now.continues(&before); err != nil {
 		return fmt.Errorf("%w: %w", session.ErrForeign, err)
 	}
-	return nil
+	_, err = c.verify(ctx, raw)
+	return err
 }
 
 func (c *idClaims) continues(former *idClaims) error {

@@ -139,7 +139,8 @@ func parseToken(body []byte, sent time.Time) (*oauth2.Token, error) {
 	case r.AccessToken == "":
 		return nil, errors.New("there is no access token in it")
 	// RFC 6749, section 7.1: a token of a type one does not know must not be used.
-	case !strings.EqualFold(r.TokenType, "Bearer"):
+	// Without a type it is Bearer, as for golang.org/x/oauth2: not all send it.
+	case r.TokenType != "" && !strings.EqualFold(r.TokenType, "Bearer"):
 		return nil, errors.New("its token type is not Bearer")
 	case strings.ContainsFunc(r.AccessToken, notVisible):
 		return nil, errors.New("its access token cannot be sent in a header")

@@ -176,6 +176,9 @@ func isRequestID(s string) bool {
 // WriteHeader notes the status. Of interim answers only Link passes: whatever
 // else an upstream sends early would pass unfiltered.
 func (x *exchange) WriteHeader(status int) {
+	if status == http.StatusContinue {
+		return // net/http has said so itself, when the body was first read
+	}
 	if status < 200 && status != http.StatusSwitchingProtocols {
 		h := x.Header()
 		for name := range h {

@@ -18,8 +18,8 @@ type Refresher interface {
 
 	// Confirm verifies the raw ID token of a refresh answer and holds it against
 	// the session's former one (OpenID Connect Core, section 12.2). ErrForeign: it
-	// is not this session's, or no good. Any other error: it could not be judged
-	// now.
+	// is verified, and not this session's. Any other error: it is of no use, and
+	// says nothing about the session.
 	Confirm(ctx context.Context, idToken, former string) error
 
 	// Revoke gives a refresh token back (RFC 7009).

@@ -40,24 +40,23 @@ func guardAdmin(configured string, next http.Handler) http.Handler {
 	})
 }
 
-// isAdminHost allows loopback names and the configured host. A listener on all
-// addresses has no host of its own; there any IP address is allowed, as rebinding
-// takes a name.
+// isAdminHost allows loopback names where the listener is on loopback: a name
+// that a web page had rebound to it is none. Elsewhere the network decides who
+// comes, by whatever name its health checks and scrapers know us.
 func isAdminHost(hostport, configured string) bool {
+	if !isLoopbackHost(configured) {
+		return true
+	}
 	host, _, err := net.SplitHostPort(hostport)
 	if err != nil {
 		host = strings.Trim(hostport, "[]")
 	}
-	host = strings.ToLower(host)
-	if host == "localhost" || host != "" && host == strings.ToLower(configured) {
-		return true
-	}
+	return isLoopbackHost(host) || strings.EqualFold(host, configured)
+}
+
+func isLoopbackHost(host string) bool {
 	address, err := netip.ParseAddr(host)
-	if err != nil {
-		return false
-	}
-	bound, err := netip.ParseAddr(configured)
-	return address.IsLoopback() || configured == "" || err == nil && bound.IsUnspecified()
+	return strings.EqualFold(host, "localhost") || err == nil && address.IsLoopback()
 }
 
 func (s *server) healthz(w http.ResponseWriter, _ *http.Request) {

@@ -40,6 +40,10 @@ const format = 1
 // that outgrows it has to wait for its readers each time it is mapped anew.
 const mapSize = 256 << 20
 
+// growth is by how much the file grows at a time, so that its size tells how
+// much is in it.
+const growth = 1 << 20
+
 var (
 	meta     = []byte("meta")
 	sessions = []byte("sessions")
@@ -141,7 +145,11 @@ func openFile(path string, wait time.Duration) (*bbolt.DB, error) {
 		InitialMmapSize: mapSize,
 		NoStatistics:    true,
 	})
-	if err == nil && created {
+	if err != nil {
+		return nil, err
+	}
+	db.AllocSize = growth
+	if created {
 		err = syncDir(filepath.Dir(path))
 	}
 	return db, err

@@ -25,6 +25,14 @@ func TestOpenMakesFileAndDirectoryForTheOwnerOnly(t *testing.T) { // ST-06
 	wantMode(t, path, 0o600)
 }
 
+func TestTheFileGrowsWithWhatIsInIt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	fill(t, openAt(t, path), 100)
+	if info, err := os.Stat(path); err != nil || info.Size() > 4<<20 {
+		t.Errorf("a hundred sessions: %d bytes, %v", info.Size(), err)
+	}
+}
+
 func TestOpenClosesAFileThatOthersCouldRead(t *testing.T) { // CVE-2012-2760
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	if err := os.WriteFile(path, nil, 0o644); err != nil {
