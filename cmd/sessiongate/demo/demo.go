@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"sessiongate/internal/devprovider"
@@ -41,7 +42,7 @@ const (
 var spa embed.FS
 
 // Run runs the demo until ctx ends, which is its good end.
-func Run(ctx context.Context, args []string, stdout, stderr io.Writer, start Start) (err error) {
+func Run(ctx context.Context, args []string, stdout, stderr io.Writer, start Start) error {
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	listen := flags.String("listen", defaultListen, "loopback `address` of the gateway")
@@ -54,7 +55,18 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer, start Sta
 	if flags.NArg() > 0 {
 		return fmt.Errorf("%w: unexpected argument %q", ErrUsage, flags.Arg(0))
 	}
-	address, moved, err := choose(*listen)
+	// A port that was free a moment ago may be somebody's by now.
+	for attempt := 1; ; attempt++ {
+		err := show(ctx, *listen, stdout, start)
+		if attempt == 3 || !errors.Is(err, syscall.EADDRINUSE) {
+			return err
+		}
+	}
+}
+
+// show is one attempt to run the demo.
+func show(ctx context.Context, listen string, stdout io.Writer, start Start) (err error) {
+	address, moved, err := choose(listen)
 	if err != nil {
 		return err
 	}
