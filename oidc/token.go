@@ -54,9 +54,12 @@ func (c *Client) Refresh(ctx context.Context, refreshToken string) (*oauth2.Toke
 }
 
 // Revoke makes a refresh token useless (RFC 7009). The provider answers 200 for
-// one that was useless already. Without a revocation endpoint there is nothing
-// to do. Errors are *session.Outage.
+// one that was useless already. Without a revocation endpoint, or with
+// Logout.Revoke off, there is nothing to do. Errors are *session.Outage.
 func (c *Client) Revoke(ctx context.Context, refreshToken string) error {
+	if !c.cfg.Logout.Revoke {
+		return nil
+	}
 	return c.revoke(ctx, refreshToken, "refresh_token")
 }
 

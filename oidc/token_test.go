@@ -305,3 +305,16 @@ func TestRV01Revocation(t *testing.T) {
 		t.Errorf("without an endpoint: %v", err)
 	}
 }
+
+// With logout.revoke off nothing is revoked, whichever way a session ends: a
+// provider may keep one grant for all of a user's sessions.
+func TestNothingIsRevokedWhereRevocationIsOff(t *testing.T) {
+	p := newProvider(t)
+	c := newClient(t, p, func(cfg *oidc.Config) { cfg.Logout.Revoke = false })
+	if err := c.Revoke(t.Context(), canaryRT); err != nil {
+		t.Errorf("Revoke: %v", err)
+	}
+	if calls := p.seen("/revoke"); len(calls) != 0 {
+		t.Errorf("%d revocations", len(calls))
+	}
+}
