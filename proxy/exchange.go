@@ -38,7 +38,9 @@ type exchange struct {
 	trusted      bool   // the peer is a trusted proxy
 	requestID    string
 	traceparent  string
-	path         string   // as it came
+	path         string // as it came
+	cookie       string // the value of the session cookie, of which there are
+	cookies      int
 	cors         []string // Access-Control-Allow-Origin, for a listed origin
 	ofRoute      bool     // the answer belongs to routes, where CORS is
 

@@ -125,7 +125,7 @@ func (x *exchange) serve(r *http.Request) error {
 		return err
 	}
 	x.path = path.raw
-	if _, n := session.FindCookie(r.Header, a.cookieName); n > 1 {
+	if x.cookie, x.cookies = session.FindCookie(r.Header, a.cookieName); x.cookies > 1 {
 		x.page = a.hasPages(r.Method, path) && isNavigation(r.Method, r.Header)
 		return session.ErrAmbiguousCookie
 	}
@@ -180,7 +180,7 @@ func (x *exchange) authenticate(r *http.Request) error {
 	if rt.auth == AuthNone {
 		return nil
 	}
-	s, err := x.app.sessions.Session(r)
+	s, err := x.app.sessions.SessionOf(r, x.cookie, x.cookies)
 	if err == nil {
 		s.Use()
 		x.session = s

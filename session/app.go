@@ -78,6 +78,11 @@ func (a *App) Keys() *Keys { return a.m.settings.Load().keys }
 // ErrNone (ErrCookieWithheld), ErrAmbiguousCookie, *Ended, *StoreError.
 func (a *App) Session(r *http.Request) (*Session, error) {
 	value, n := FindCookie(r.Header, a.cfg.Cookie.Name)
+	return a.SessionOf(r, value, n)
+}
+
+// SessionOf is Session for those who have called FindCookie already.
+func (a *App) SessionOf(r *http.Request, value string, n int) (*Session, error) {
 	switch {
 	case n > 1:
 		return nil, ErrAmbiguousCookie

@@ -44,7 +44,8 @@ func retryLater(cause error, wait time.Duration) error {
 	return &Unavailable{max(wait, time.Second), cause}
 }
 
-func (b *backoff) failed(now time.Time, cause error, retryAfter time.Duration) {
+// failed begins a pause and returns what to tell who asked.
+func (b *backoff) failed(now time.Time, cause error, retryAfter time.Duration) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	pause := min(longestPause, firstPause<<min(b.failures, 10))
@@ -52,6 +53,7 @@ func (b *backoff) failed(now time.Time, cause error, retryAfter time.Duration) {
 	pause = max(pause, min(retryAfter, longestRetryAfter))
 	b.failures++
 	b.until, b.cause = now.Add(pause), cause
+	return retryLater(cause, pause)
 }
 
 func (b *backoff) succeeded() {

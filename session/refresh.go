@@ -151,7 +151,7 @@ func (r *refresh) outage(ctx context.Context, o *opened, err error) error {
 		out = &Outage{Err: err}
 	}
 	now := time.Now()
-	r.s.retry.failed(now, out, out.RetryAfter)
+	later := r.s.retry.failed(now, out, out.RetryAfter)
 	r.a.provider.failed(now, out, out.RetryAfter)
 	r.m.metrics.refresh(r.a, "unavailable")
 	level := slog.LevelWarn
@@ -164,7 +164,7 @@ func (r *refresh) outage(ctx context.Context, o *opened, err error) error {
 		unmarked.Attempt = time.Time{}
 		r.replace(ctx, o, unmarked) // if it fails, the next call counts as a second sending: safe
 	}
-	return r.s.retry.paused(now)
+	return later
 }
 
 // store writes the answer before anybody uses it, then has its ID token verified.

@@ -3,7 +3,6 @@ package config
 import (
 	"bytes"
 	"crypto/tls"
-	"encoding/base64"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"sessiongate/session"
 )
 
 // complete fills in the defaults that depend on other keys.
@@ -91,9 +92,9 @@ func (c *Config) validateKeys() {
 	var known [][]byte
 	for i, secret := range c.Session.Keys {
 		key := fmt.Sprintf("session.keys[%d]", i)
-		decoded, what := decodeKey(string(secret))
-		if what != "" {
-			c.report(key, what, "make one with: sessiongate keygen")
+		decoded, err := session.DecodeKey(string(secret))
+		if err != nil {
+			c.report(key, err.Error(), "make one with: sessiongate keygen")
 			continue
 		}
 		for j, other := range known {
@@ -103,34 +104,6 @@ func (c *Config) validateKeys() {
 		}
 		known = append(known, decoded)
 	}
-}
-
-// decodeKey returns a session key, or says what is wrong with it.
-func decodeKey(text string) (key []byte, what string) {
-	if text == "" {
-		return nil, "is empty"
-	}
-	text = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(text, "="))
-	key, err := base64.RawStdEncoding.DecodeString(text)
-	switch {
-	case err != nil:
-		return nil, "is not base64"
-	case len(key) < 32:
-		return nil, fmt.Sprintf("has %d bytes, and needs 32 or more", len(key))
-	case weak(key):
-		return nil, "is a weak key: it repeats a few bytes"
-	}
-	return key, ""
-}
-
-// weak tells keys that were typed rather than drawn. Of 32 random bytes fewer
-// than eight differ once in 2^100.
-func weak(key []byte) bool {
-	different := make(map[byte]bool)
-	for _, b := range key {
-		different[b] = true
-	}
-	return len(different) < 8
 }
 
 var cookieName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$")
