@@ -105,7 +105,7 @@ func (m *Manager) Retire(ctx context.Context, a *App) error {
 	parts := []string{"app", a.cfg.Issuer, a.cfg.ClientID, a.cfg.Origin}
 	// The reload that removed the app may have replaced all keys, too.
 	for _, mac := range append(set.keys.MACs("tag", parts...), set.former.MACs("tag", parts...)...) {
-		endings, err := m.store.EndTagged(ctx, Tag(mac), Revoked)
+		endings, err := m.store.EndTagged(ctx, Tag(mac), Revoked, Scope{})
 		m.endings(endings)
 		if err != nil {
 			return unknown(err)

@@ -103,9 +103,19 @@ func (s *measured) End(ctx context.Context, key Key, reason Reason, c Condition)
 	return s.Store.End(ctx, key, reason, c)
 }
 
-func (s *measured) EndTagged(ctx context.Context, tag Tag, reason Reason, except ...Key) (e []Ending, err error) {
+func (s *measured) EndTagged(ctx context.Context, tag Tag, reason Reason, sc Scope) (e []Ending, err error) {
 	defer s.done("end_tagged", time.Now(), &err)
-	return s.Store.EndTagged(ctx, tag, reason, except...)
+	return s.Store.EndTagged(ctx, tag, reason, sc)
+}
+
+func (s *measured) Mark(ctx context.Context, tag Tag, m Mark) (err error) {
+	defer s.done("mark", time.Now(), &err)
+	return s.Store.Mark(ctx, tag, m)
+}
+
+func (s *measured) Tagged(ctx context.Context, tag Tag, after Key, limit int) (l []Listed, err error) {
+	defer s.done("tagged", time.Now(), &err)
+	return s.Store.Tagged(ctx, tag, after, limit)
 }
 
 func (s *measured) Touch(ctx context.Context, touches []Touch) (err error) {

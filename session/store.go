@@ -22,7 +22,8 @@ type Record struct {
 	Version uint64
 	// Binding is a hash of the (origin, issuer, client_id) the session belongs to.
 	Binding [32]byte
-	Created time.Time
+	// Began is when the browser was sent to log in, Created when it was back.
+	Began, Created time.Time
 	// Expires is the absolute end, fixed at Create.
 	Expires time.Time
 	// Used is the last use the store was told of; Touch moves it forward.
@@ -50,6 +51,30 @@ type Condition struct {
 	// UnusedSince, unless zero, is a time after which the session must not have
 	// been used, by the store's own knowledge.
 	UnusedSince time.Time
+}
+
+// Scope narrows an EndTagged. The zero Scope is every session with the tag.
+type Scope struct {
+	// Except are spared.
+	Except []Key
+	// BeganBefore, unless zero, spares sessions whose login began then or later.
+	BeganBefore time.Time
+}
+
+// Mark keeps sessions from being created that have ended already: their logout
+// was faster than their login.
+type Mark struct {
+	Reason Reason
+	// BeganBefore: sessions whose login began before it never start.
+	BeganBefore time.Time
+	// Until is when no such login can still be under way.
+	Until time.Time
+}
+
+// Listed is a live session as Tagged tells of it: all of its record but Data.
+type Listed struct {
+	Key Key
+	Record
 }
 
 // Limits tells Sweep which sessions are over. An Idle or Lifetime of 0 limits
@@ -98,7 +123,8 @@ const TombstoneGrace = time.Hour
 // be reused after it returns.
 type Store interface {
 	// Create adds a session. ErrExists: the key is taken, by a live session or a
-	// tombstone; nothing was changed.
+	// tombstone. *Ended, with the mark's reason: one of its tags is marked, and its
+	// login began before what the mark says. Nothing was changed then.
 	Create(ctx context.Context, key Key, rec Record) error
 
 	// Load returns a live session's record, whether or not it has run out by the
@@ -116,10 +142,20 @@ type Store interface {
 	// condition. ErrAbsent, *Ended (with the first reason, which stays).
 	End(ctx context.Context, key Key, reason Reason, c Condition) (Record, error)
 
-	// EndTagged ends every live session that carries the tag, but those listed in
-	// except, and tells which. No session: nil error. Sessions created while it
-	// runs may be missed.
-	EndTagged(ctx context.Context, tag Tag, reason Reason, except ...Key) ([]Ending, error)
+	// EndTagged ends every live session that carries the tag and is in the scope,
+	// and tells which, also when it returns an error half way. No session: nil
+	// error. Sessions created while it runs may be missed.
+	EndTagged(ctx context.Context, tag Tag, reason Reason, sc Scope) ([]Ending, error)
+
+	// Mark marks a tag for Create, beginning now: an EndTagged after it and Create
+	// between them miss no session. Of two marks of a tag the one with the later
+	// BeganBefore stays, and both their times Until are kept.
+	Mark(ctx context.Context, tag Tag, m Mark) error
+
+	// Tagged lists live sessions that carry the tag, in the order of their keys: at
+	// most limit of those whose key comes after the given one. The zero Key comes
+	// before all.
+	Tagged(ctx context.Context, tag Tag, after Key, limit int) ([]Listed, error)
 
 	// Touch moves Used of live sessions forward, never back, and leaves their
 	// versions alone. Sessions that are not live are passed over.
@@ -141,8 +177,8 @@ type Store interface {
 	Release(ctx context.Context, l Lease) error
 
 	// Sweep ends what is over by the limits, as Lifetime before IdleTimeout, and
-	// forgets tombstones TombstoneGrace after their session's Expires and claims
-	// of Once that ran out. It works in small steps and tells which sessions it
+	// forgets tombstones TombstoneGrace after their session's Expires, and claims of
+	// Once and marks that ran out. It works in small steps and tells which sessions it
 	// ended, also when it returns an error half way.
 	Sweep(ctx context.Context, l Limits) ([]Ending, error)
 

@@ -8,6 +8,7 @@
 //	          There is an entry for each live session and for no other
 //	tags      tag, key -> nothing
 //	once      key -> until when it is claimed
+//	marks     tag -> a mark (record.go)
 //	due       kind, time, key -> nothing: what Sweep walks (sweep.go)
 //
 // Writers are grouped: whatever waits while a commit is under way shares the
@@ -34,7 +35,11 @@ import (
 )
 
 // format is the version of the layout that this package writes.
-const format = 1
+const format = 2
+
+// formerFormat had no marks, and records without the begin of their login. Both
+// are read as they are.
+const formerFormat = 1
 
 // mapSize is the address space that is reserved for the file at open. A file
 // that outgrows it has to wait for its readers each time it is mapped anew.
@@ -50,6 +55,7 @@ var (
 	used     = []byte("used")
 	tags     = []byte("tags")
 	once     = []byte("once")
+	marks    = []byte("marks")
 	due      = []byte("due")
 
 	formatKey = []byte("format")
@@ -198,14 +204,14 @@ func (s *Store) prepare() error {
 		if err != nil {
 			return err
 		}
-		if v := m.Get(formatKey); v != nil && !bytes.Equal(v, []byte{format}) {
+		if v := m.Get(formatKey); v != nil && !bytes.Equal(v, []byte{format}) && !bytes.Equal(v, []byte{formerFormat}) {
 			return fmt.Errorf("the file has format %d and this version reads %d: it was written by a newer sessiongate; "+
 				"run that one, or move the file away to start without its sessions", v, format)
 		}
 		if err := m.Put(formatKey, []byte{format}); err != nil {
 			return err
 		}
-		for _, name := range [][]byte{sessions, used, tags, once, due} {
+		for _, name := range [][]byte{sessions, used, tags, once, marks, due} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}

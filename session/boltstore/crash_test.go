@@ -69,7 +69,7 @@ func writeUntilKilled(s *Store) {
 					_, err := s.End(ctx, key, session.Logout, session.Condition{})
 					must(err, key, "end 0")
 				case 1:
-					_, err := s.EndTagged(ctx, tag, session.Logout)
+					_, err := s.EndTagged(ctx, tag, session.Logout, session.Scope{})
 					must(err, key, "end 0")
 				}
 			}

@@ -269,7 +269,7 @@ func use(t *testing.T, s *Store, keys []session.Key) {
 	for _, key := range keys {
 		_, _ = s.Load(t.Context(), key)
 	}
-	_, _ = s.EndTagged(t.Context(), session.Tag{1}, session.Logout)
+	_, _ = s.EndTagged(t.Context(), session.Tag{1}, session.Logout, session.Scope{})
 	_, _ = s.Sweep(t.Context(), session.Limits{Now: time.Now().Add(time.Minute), Lifetime: time.Second})
 	_ = s.Create(t.Context(), session.Key{1}, session.Record{Created: time.Now()})
 }
@@ -307,7 +307,7 @@ func TestARecordThatCannotBeReadIsUnknown(t *testing.T) {
 			_, err = s.End(t.Context(), damaged, session.Logout, session.Condition{})
 			wantDamaged("End", err)
 
-			endings, err := s.EndTagged(t.Context(), tag, session.Logout)
+			endings, err := s.EndTagged(t.Context(), tag, session.Logout, session.Scope{})
 			wantDamaged("EndTagged", err)
 			if len(endings) != 1 || endings[0].Key != healthy {
 				t.Errorf("EndTagged = %v, want the healthy session", endings)

@@ -13,18 +13,21 @@ import (
 // A value of the sessions bucket begins with what it is. A layout that changes
 // gets a new letter, so that old records stay readable.
 const (
-	// isLive: version 8, binding 32, created 8, expires 8, number of tags, tags
-	// 32 each, length of listing, listing, data. Numbers are uvarints.
-	isLive byte = 'L'
+	// isLive: version 8, binding 32, began 8, created 8, expires 8, number of tags,
+	// tags 32 each, length of listing, listing, data. Numbers are uvarints.
+	isLive byte = 'M'
+	// wasLive is isLive without began, as formerFormat wrote it.
+	wasLive byte = 'L'
 	// isTombstone: the reason.
 	isTombstone byte = 'T'
 )
 
 func encode(rec session.Record) []byte {
-	b := make([]byte, 0, 1+8+32+8+8+2*binary.MaxVarintLen64+32*len(rec.Tags)+len(rec.Listing)+len(rec.Data))
+	b := make([]byte, 0, 1+8+32+8+8+8+2*binary.MaxVarintLen64+32*len(rec.Tags)+len(rec.Listing)+len(rec.Data))
 	b = append(b, isLive)
 	b = binary.BigEndian.AppendUint64(b, rec.Version)
 	b = append(b, rec.Binding[:]...)
+	b = binary.BigEndian.AppendUint64(b, stamp(rec.Began))
 	b = binary.BigEndian.AppendUint64(b, stamp(rec.Created))
 	b = binary.BigEndian.AppendUint64(b, stamp(rec.Expires))
 	b = binary.AppendUvarint(b, uint64(len(rec.Tags)))
@@ -43,19 +46,19 @@ func decode(value, lastUse []byte) (session.Record, error) {
 		return session.Record{}, session.ErrAbsent
 	}
 	d := decoder{rest: value}
-	switch kind := d.take(1)[0]; kind {
-	case isLive:
+	kind := d.take(1)[0]
+	switch kind {
+	case isLive, wasLive:
 	case isTombstone:
 		return session.Record{}, &session.Ended{Reason: session.Reason(d.rest)}
 	default:
 		return session.Record{}, fmt.Errorf("%w: a record of unknown kind %q", errDamaged, kind)
 	}
-	rec := session.Record{
-		Version: d.uint64(),
-		Binding: [32]byte(d.take(32)),
-		Created: moment(d.uint64()),
-		Expires: moment(d.uint64()),
+	rec := session.Record{Version: d.uint64(), Binding: [32]byte(d.take(32))}
+	if kind == isLive {
+		rec.Began = moment(d.uint64())
 	}
+	rec.Created, rec.Expires = moment(d.uint64()), moment(d.uint64())
 	rec.Tags = make([]session.Tag, 0, d.count(32))
 	for range cap(rec.Tags) {
 		rec.Tags = append(rec.Tags, session.Tag(d.take(32)))
@@ -115,6 +118,24 @@ func encodeUsed(last, filed uint64) []byte {
 }
 
 func lastUsed(value []byte) time.Time { return moment(binary.BigEndian.Uint64(value)) }
+
+// A value of the marks bucket: began before, until, the reason.
+
+func encodeMark(m session.Mark) []byte {
+	b := binary.BigEndian.AppendUint64(nil, stamp(m.BeganBefore))
+	b = binary.BigEndian.AppendUint64(b, stamp(m.Until))
+	return append(b, m.Reason...)
+}
+
+func decodeMark(value []byte) (session.Mark, error) {
+	d := decoder{rest: value}
+	m := session.Mark{BeganBefore: moment(d.uint64()), Until: moment(d.uint64())}
+	m.Reason = session.Reason(d.rest)
+	if d.short {
+		return session.Mark{}, fmt.Errorf("%w: a mark that was cut off", errDamaged)
+	}
+	return m, nil
+}
 
 // stamp is a time as the file keeps it, in nanoseconds since 1970: big endian
 // they sort as the times do. The zero time, and whatever else was before, is 0.

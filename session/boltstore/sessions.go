@@ -25,6 +25,9 @@ func (s *Store) Create(ctx context.Context, key session.Key, rec session.Record)
 		if t.get(sessions, key[:]) != nil {
 			return session.ErrExists
 		}
+		if err := t.barred(rec); err != nil {
+			return err
+		}
 		t.put(sessions, key[:], value)
 		for _, tag := range rec.Tags {
 			t.put(tags, tagEntry(tag, key), nil)
@@ -92,38 +95,121 @@ func (s *Store) End(ctx context.Context, key session.Key, reason session.Reason,
 	return ended, nil
 }
 
-// EndTagged ends the live sessions that carry the tag.
-func (s *Store) EndTagged(ctx context.Context, tag session.Tag, reason session.Reason, except ...session.Key) ([]session.Ending, error) {
-	except = slices.Clone(except)
+// barred tells whether a mark keeps a session from being created.
+func (t *txn) barred(rec session.Record) error {
+	for _, tag := range rec.Tags {
+		value := t.get(marks, tag[:])
+		if value == nil {
+			continue
+		}
+		m, err := decodeMark(value)
+		if err != nil {
+			return err
+		}
+		if rec.Began.Before(m.BeganBefore) && time.Now().Before(m.Until) {
+			return &session.Ended{Reason: m.Reason}
+		}
+	}
+	return nil
+}
+
+// Mark marks a tag.
+func (s *Store) Mark(ctx context.Context, tag session.Tag, m session.Mark) error {
+	return s.update(ctx, func(t *txn) error {
+		m := m
+		if value := t.get(marks, tag[:]); value != nil {
+			former, err := decodeMark(value)
+			if err != nil {
+				return err
+			}
+			t.del(due, dueEntry(byMark, stamp(former.Until), session.Key(tag)))
+			if former.BeganBefore.After(m.BeganBefore) {
+				m.BeganBefore, m.Reason = former.BeganBefore, former.Reason
+			}
+			if former.Until.After(m.Until) {
+				m.Until = former.Until
+			}
+		}
+		t.put(marks, tag[:], encodeMark(m))
+		t.put(due, dueEntry(byMark, stamp(m.Until), session.Key(tag)), nil)
+		return nil
+	})
+}
+
+// Tagged lists live sessions that carry the tag.
+func (s *Store) Tagged(ctx context.Context, tag session.Tag, after session.Key, limit int) ([]session.Listed, error) {
+	var all []session.Listed
+	err := s.view(ctx, func(t *txn) error {
+		for _, key := range t.tagged(tag, after, limit) {
+			rec, err := t.indexed(key)
+			if err != nil {
+				return err
+			}
+			rec.Data = nil
+			all = append(all, session.Listed{Key: key, Record: clone(rec)})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// EndTagged ends the live sessions that carry the tag. It walks them in steps, so
+// that other writers get their turn, and writes nothing where there are none: the
+// tag may be anybody's guess.
+func (s *Store) EndTagged(ctx context.Context, tag session.Tag, reason session.Reason, sc session.Scope) ([]session.Ending, error) {
+	sc.Except = slices.Clone(sc.Except)
 	var all []session.Ending
+	var after session.Key
 	for {
 		if err := ctx.Err(); err != nil {
 			return all, fmt.Errorf("boltstore: end tagged: %w", err)
 		}
-		var ended []session.Ending
-		var damage error
-		// A step is not left alone when ctx ends: its endings would be lost.
-		err := s.update(context.WithoutCancel(ctx), func(t *txn) error {
-			ended, damage = nil, nil
-			for _, key := range t.tagged(tag, except) {
-				rec, err := t.indexed(key)
-				if err != nil {
-					damage = err
-					continue
-				}
-				t.end(key, rec, reason)
-				ended = append(ended, session.Ending{Key: key, Binding: rec.Binding, Reason: reason})
-			}
+		var keys []session.Key
+		err := s.view(ctx, func(t *txn) error {
+			keys = t.tagged(tag, after, step)
 			return nil
 		})
-		if err != nil {
+		if err != nil || len(keys) == 0 {
 			return all, err
 		}
+		ended, err := s.endEach(ctx, keys, reason, sc)
 		all = append(all, ended...)
-		if damage != nil || len(ended) < step {
-			return all, damage
+		if err != nil || len(keys) < step {
+			return all, err
 		}
+		after = keys[len(keys)-1]
 	}
+}
+
+// endEach ends those of the sessions that still live and are in the scope. It is
+// not left alone when ctx ends: its endings would be lost.
+func (s *Store) endEach(ctx context.Context, keys []session.Key, reason session.Reason, sc session.Scope) (ended []session.Ending, err error) {
+	var damage error
+	err = s.update(context.WithoutCancel(ctx), func(t *txn) error {
+		ended, damage = nil, nil
+		for _, key := range keys {
+			rec, err := t.lookup(key)
+			switch {
+			case errors.Is(err, session.ErrAbsent):
+				continue
+			case err != nil:
+				damage = err
+				continue
+			case slices.Contains(sc.Except, key) || !sc.BeganBefore.IsZero() && !rec.Began.Before(sc.BeganBefore):
+				continue
+			}
+			t.end(key, rec, reason)
+			ended = append(ended, session.Ending{Key: key, Binding: rec.Binding, Reason: reason})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return ended, damage
 }
 
 // Touch moves Used forward, all in one transaction.
@@ -192,15 +278,15 @@ func tagEntry(tag session.Tag, key session.Key) []byte {
 	return append(tag[:], key[:]...)
 }
 
-// tagged returns up to step sessions that carry the tag. It copies: a cursor
-// loses its place when what it walks is deleted.
-func (t *txn) tagged(tag session.Tag, except []session.Key) []session.Key {
+// tagged returns up to limit sessions that carry the tag, by their keys, of those
+// after a key.
+func (t *txn) tagged(tag session.Tag, after session.Key, limit int) []session.Key {
 	var keys []session.Key
 	c := t.tx.Bucket(tags).Cursor()
-	for entry, _ := c.Seek(tag[:]); bytes.HasPrefix(entry, tag[:]) && len(keys) < step; entry, _ = c.Next() {
-		key := session.Key(entry[len(tag):])
-		if !slices.Contains(except, key) {
-			keys = append(keys, key)
+	begin := tagEntry(tag, after)
+	for entry, _ := c.Seek(begin); bytes.HasPrefix(entry, tag[:]) && len(keys) < limit; entry, _ = c.Next() {
+		if !bytes.Equal(entry, begin) {
+			keys = append(keys, session.Key(entry[len(tag):]))
 		}
 	}
 	return keys

@@ -19,6 +19,7 @@ const (
 	byUse      byte = 'U' // a live session, under a use of it, the last or one before
 	byBurial   byte = 'T' // a tombstone, under the Expires of its session
 	byClaim    byte = 'O' // a claim of Once, under its end
+	byMark     byte = 'M' // a mark, by its tag in place of a key, under its end
 )
 
 func dueEntry(kind byte, stamp uint64, key session.Key) []byte {
@@ -39,6 +40,7 @@ func passes(l session.Limits) []pass {
 		{byExpiry, l.Now},
 		{byBurial, l.Now.Add(-session.TombstoneGrace)},
 		{byClaim, l.Now},
+		{byMark, l.Now},
 	}
 	if l.Lifetime > 0 {
 		all = append(all, pass{byCreation, l.Now.Add(-l.Lifetime)})
@@ -125,6 +127,10 @@ func (t *txn) settle(entry []byte, l session.Limits) (session.Reason, [32]byte, 
 		return "", [32]byte{}, nil
 	case byClaim:
 		t.del(once, key[:])
+		t.del(due, entry)
+		return "", [32]byte{}, nil
+	case byMark:
+		t.del(marks, key[:])
 		t.del(due, entry)
 		return "", [32]byte{}, nil
 	}

@@ -36,7 +36,7 @@ var endRows = []row{
 		end(t, s, key, session.Logout)
 		_, err := s.End(t.Context(), key, session.Revoked, session.Condition{})
 		wantEnded(t, "End", err, session.Logout)
-		if _, err := s.EndTagged(t.Context(), tag, session.BackChannel); err != nil {
+		if _, err := s.EndTagged(t.Context(), tag, session.BackChannel, session.Scope{}); err != nil {
 			t.Errorf("EndTagged: %v", err)
 		}
 		sweep(t, s, session.Limits{Now: now.Add(time.Hour), Idle: time.Minute, Lifetime: time.Minute})
@@ -118,7 +118,7 @@ var endTaggedRows = []row{
 		keys := createMany(t, s, 3, rec)
 		other, untagged := create(t, s, record(otherTag)), create(t, s, record())
 
-		endings, err := s.EndTagged(t.Context(), tag, session.BackChannel)
+		endings, err := s.EndTagged(t.Context(), tag, session.BackChannel, session.Scope{})
 		if err != nil {
 			t.Fatalf("EndTagged: %v", err)
 		}
@@ -131,7 +131,7 @@ var endTaggedRows = []row{
 	}},
 	{"no session with the tag is no error", func(t *testing.T, s session.Store) {
 		create(t, s, record(random[session.Tag]()))
-		endings, err := s.EndTagged(t.Context(), random[session.Tag](), session.BackChannel)
+		endings, err := s.EndTagged(t.Context(), random[session.Tag](), session.BackChannel, session.Scope{})
 		if err != nil || len(endings) != 0 {
 			t.Errorf("EndTagged = %v, %v, want nothing", endings, err)
 		}
@@ -141,14 +141,14 @@ var endTaggedRows = []row{
 		rec := record(tag)
 		keys := createMany(t, s, 5, rec)
 		spared := append([]session.Key{random[session.Key]()}, keys[3:]...)
-		endings, err := s.EndTagged(t.Context(), tag, session.Replaced, spared...)
+		endings, err := s.EndTagged(t.Context(), tag, session.Replaced, session.Scope{Except: spared})
 		if err != nil {
 			t.Fatalf("EndTagged: %v", err)
 		}
 		wantEndings(t, endings, session.Replaced, rec.Binding, keys[:3]...)
 		load(t, s, keys[3])
 		load(t, s, keys[4])
-		if endings, err = s.EndTagged(t.Context(), tag, session.Logout); err != nil {
+		if endings, err = s.EndTagged(t.Context(), tag, session.Logout, session.Scope{}); err != nil {
 			t.Fatalf("EndTagged: %v", err)
 		}
 		wantEndings(t, endings, session.Logout, rec.Binding, keys[3:]...)
@@ -157,7 +157,7 @@ var endTaggedRows = []row{
 		byEnd, byTag, bySweep := random[session.Tag](), random[session.Tag](), random[session.Tag]()
 		end(t, s, create(t, s, record(byEnd)), session.Logout)
 		create(t, s, record(byTag, random[session.Tag]()))
-		if _, err := s.EndTagged(t.Context(), byTag, session.Logout); err != nil {
+		if _, err := s.EndTagged(t.Context(), byTag, session.Logout, session.Scope{}); err != nil {
 			t.Fatalf("EndTagged: %v", err)
 		}
 		rec := record(bySweep)
@@ -165,7 +165,7 @@ var endTaggedRows = []row{
 		create(t, s, rec)
 		sweep(t, s, limits)
 		for _, tag := range []session.Tag{byEnd, byTag, bySweep} {
-			endings, err := s.EndTagged(t.Context(), tag, session.Revoked)
+			endings, err := s.EndTagged(t.Context(), tag, session.Revoked, session.Scope{})
 			if err != nil || len(endings) != 0 {
 				t.Errorf("EndTagged = %v, %v, want nothing", endings, err)
 			}
@@ -175,7 +175,7 @@ var endTaggedRows = []row{
 		tag := random[session.Tag]()
 		rec := record(tag, tag)
 		key := create(t, s, rec)
-		endings, err := s.EndTagged(t.Context(), tag, session.Revoked)
+		endings, err := s.EndTagged(t.Context(), tag, session.Revoked, session.Scope{})
 		if err != nil {
 			t.Fatalf("EndTagged: %v", err)
 		}
@@ -185,7 +185,7 @@ var endTaggedRows = []row{
 		tag := random[session.Tag]()
 		rec := record(tag)
 		keys := createMany(t, s, 1201, rec)
-		endings, err := s.EndTagged(t.Context(), tag, session.Revoked, keys[0])
+		endings, err := s.EndTagged(t.Context(), tag, session.Revoked, session.Scope{Except: []session.Key{keys[0]}})
 		if err != nil {
 			t.Fatalf("EndTagged: %v", err)
 		}
@@ -199,7 +199,7 @@ var endTaggedRows = []row{
 		told := make([][]session.Ending, 8)
 		parallel(len(told), func(i int) {
 			var err error
-			if told[i], err = s.EndTagged(t.Context(), []session.Tag{one, other}[i%2], session.Revoked); err != nil {
+			if told[i], err = s.EndTagged(t.Context(), []session.Tag{one, other}[i%2], session.Revoked, session.Scope{}); err != nil {
 				t.Errorf("EndTagged: %v", err)
 			}
 		})

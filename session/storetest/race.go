@@ -58,7 +58,7 @@ func raceEnd(t *testing.T, s session.Store) {
 			return err
 		},
 		func(i int) error {
-			endings, err := s.EndTagged(t.Context(), tag, session.BackChannel)
+			endings, err := s.EndTagged(t.Context(), tag, session.BackChannel, session.Scope{})
 			if len(endings) > 0 {
 				winners[i] = session.BackChannel
 				over(session.BackChannel)

@@ -29,7 +29,7 @@ var createRows = []row{
 		wantError(t, "Create", s.Create(t.Context(), key, record(tag)), session.ErrExists)
 		first.Version = 1
 		wantRecord(t, load(t, s, key), first)
-		endings, err := s.EndTagged(t.Context(), tag, session.Logout)
+		endings, err := s.EndTagged(t.Context(), tag, session.Logout, session.Scope{})
 		if err != nil || len(endings) != 0 {
 			t.Errorf("EndTagged by the refused record's tag = %v, %v, want nothing", endings, err)
 		}

@@ -206,7 +206,7 @@ var countRows = []row{
 			end(t, s, key, session.Logout)
 		}
 		wantCount(t, s, 75)
-		if _, err := s.EndTagged(t.Context(), tag, session.Revoked); err != nil {
+		if _, err := s.EndTagged(t.Context(), tag, session.Revoked, session.Scope{}); err != nil {
 			t.Fatalf("EndTagged: %v", err)
 		}
 		wantCount(t, s, 55)

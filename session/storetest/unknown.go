@@ -86,7 +86,7 @@ func calls(s session.Store, key session.Key) map[string]func(context.Context) er
 			return err
 		},
 		"EndTagged": func(ctx context.Context) error {
-			_, err := s.EndTagged(ctx, random[session.Tag](), session.Logout)
+			_, err := s.EndTagged(ctx, random[session.Tag](), session.Logout, session.Scope{})
 			return err
 		},
 		"Touch":   func(ctx context.Context) error { return s.Touch(ctx, []session.Touch{{Key: key, At: now}}) },
