@@ -22,7 +22,10 @@ type AppConfig struct {
 	RefreshAhead time.Duration
 	// TokenTimeout is the deadline of one call of the Refresher.
 	TokenTimeout time.Duration
-	Cookie       CookieConfig
+	// MaxPerUser is how many sessions a user may have; a login beyond ends the
+	// oldest. 0: any number.
+	MaxPerUser int
+	Cookie     CookieConfig
 }
 
 // App keeps the sessions of one single-page app. A session belongs to an app's
@@ -36,6 +39,8 @@ type App struct {
 	bound      string // what Data is sealed together with, besides the key
 	binding    [32]byte
 	provider   breaker
+	// revoking holds an element for each call of Revoke under way.
+	revoking chan struct{}
 }
 
 // NewApp adds an app, or replaces the one of the same origin: after a reload
@@ -48,7 +53,7 @@ func (m *Manager) NewApp(cfg AppConfig) (*App, error) {
 	if cfg.Refresher == nil || cfg.TokenTimeout <= 0 {
 		return nil, errors.New("session: app without refresher or token time-out")
 	}
-	a := &App{m: m, cfg: cfg, secure: u.Scheme == "https"}
+	a := &App{m: m, cfg: cfg, secure: u.Scheme == "https", revoking: make(chan struct{}, maxRevoking)}
 	if a.cfg.Cookie.SameSite == 0 {
 		a.cfg.Cookie.SameSite = http.SameSiteStrictMode
 	}
@@ -95,7 +100,7 @@ func (a *App) SessionOf(r *http.Request, value string, n int) (*Session, error) 
 	if s == nil || s.app != a {
 		return a.load(r.Context(), value)
 	}
-	if reason := s.over(time.Now(), a.m.settings.Load().idle); reason != "" {
+	if reason := s.ends(a.m.settings.Load(), 0).over(time.Now()); reason != "" {
 		return a.expire(r.Context(), s, reason)
 	}
 	return s, nil
@@ -154,10 +159,11 @@ func (a *App) read(ctx context.Context, key Key, id []byte, cookie string) (*Ses
 		return nil, ErrNone
 	}
 	set := a.m.settings.Load()
-	s := &Session{app: a, key: key, id: id, cookie: cookie, created: rec.Created, expires: set.end(rec)}
+	s := &Session{app: a, key: key, id: id, cookie: cookie, created: rec.Created, latest: rec.Expires}
 	s.used.Store(max(rec.Used.UnixNano(), a.m.touches.pending(key)))
-	s.tokens.Store(a.open(d, rec.Version, s.expires))
-	if reason := s.over(time.Now(), set.idle); reason != "" {
+	end := s.ends(set, 0)
+	s.tokens.Store(a.open(d, rec.Version, end.absolute))
+	if reason := end.over(time.Now()); reason != "" {
 		return a.expire(ctx, s, reason)
 	}
 	return s, nil
@@ -188,7 +194,7 @@ func (a *App) expire(ctx context.Context, s *Session, reason Reason) (*Session, 
 	var down *StoreError
 	switch {
 	case err == nil:
-		a.m.revokeLater(a, d.RefreshToken)
+		a.m.revoke(a, d)
 		return nil, &Ended{reason}
 	case errors.Is(err, ErrConflict):
 		return a.usedElsewhere(ctx, s)
@@ -208,17 +214,21 @@ func (a *App) usedElsewhere(ctx context.Context, s *Session) (*Session, error) {
 	return s, nil
 }
 
-// End ends a session and returns its data as it was at that moment: no refresh
-// comes after it. What becomes of the tokens is the caller's to say. It does not
-// stop when ctx ends: a browser that leaves at once is logged out no less.
+// Logout ends a session, gives its tokens back to the provider, and returns the
+// latest ID token. It does not stop when ctx ends: a browser that leaves at once
+// is logged out no less. For the provider it waits half a second at most (RV-02).
 //
 // *Ended, if it was over already; *StoreError.
-func (a *App) End(ctx context.Context, s *Session, reason Reason) (Data, error) {
-	d, err := a.end(ctx, s, reason, Condition{})
+func (a *App) Logout(ctx context.Context, s *Session) (idToken string, err error) {
+	d, err := a.end(ctx, s, Logout, Condition{})
 	if err != nil {
-		return Data{}, absent(err)
+		return "", absent(err)
 	}
-	return *d, nil
+	select {
+	case <-a.m.revoke(a, d):
+	case <-time.After(revokeWait):
+	}
+	return d.IDToken, nil
 }
 
 // endTimeout bounds the ending of a session in the store.
@@ -262,7 +272,7 @@ func (a *App) endUnopened(ctx context.Context, key Key, reason Reason) error {
 	_, err := a.m.store.End(ctx, key, reason, Condition{})
 	switch {
 	case err == nil:
-		a.m.over(a.cfg.Origin, key, reason)
+		a.m.over(a.cfg.Origin, Ending{key, a.binding, reason}, false)
 		return &Ended{reason}
 	default:
 		return absent(err)
@@ -301,22 +311,22 @@ func (a *App) Create(ctx context.Context, l Login) (*Session, *http.Cookie, erro
 	d := Data{
 		Subject: l.Subject, SID: l.SID, Claims: l.Claims, IDToken: l.IDToken,
 		AccessToken: l.Token.AccessToken, RefreshToken: l.Token.RefreshToken,
-		TokenIssued: now, TokenExpiry: l.Token.Expiry, Generation: 1, FlowBegan: l.FlowBegan,
+		TokenIssued: now, TokenExpiry: l.Token.Expiry, Generation: 1,
 	}
 	rec := Record{
-		Binding: a.binding, Created: now, Expires: now.Add(set.lifetime), Used: now,
-		Tags: a.tags(l.Subject, l.SID), Listing: a.listing(key, l), Data: a.seal(key, id, &d),
+		Binding: a.binding, Began: l.FlowBegan, Created: now, Expires: now.Add(set.lifetime), Used: now,
+		Tags: a.tags(l.Subject, l.SID), Listing: a.sealListing(key, l), Data: a.seal(key, id, &d),
 	}
-	s := &Session{app: a, key: key, id: id, cookie: cookie.Value, created: now, expires: rec.Expires}
+	s := &Session{app: a, key: key, id: id, cookie: cookie.Value, created: now, latest: rec.Expires}
 	s.used.Store(now.UnixNano())
 	s.tokens.Store(a.open(&d, 1, rec.Expires))
 
-	f := a.m.cache.open(key)
-	if err := a.m.store.Create(ctx, key, rec); err != nil {
-		a.m.cache.giveUp(key, f)
-		return nil, nil, unknown(err)
+	err = a.capped(ctx, l.Subject, func() (Key, error) { return key, a.insert(ctx, s, rec) })
+	if err != nil {
+		return nil, nil, err
 	}
-	if a.m.cache.put(s, f) == nil { // a back-channel logout was faster, or a reload
+	// What ended it meanwhile has told nobody but the store and the cache.
+	if s.end.Load() != nil || !a.m.cache.holds(s) {
 		if s, err = a.load(ctx, cookie.Value); errors.Is(err, ErrAbsent) {
 			return nil, nil, ErrNone
 		} else if err != nil {
@@ -324,12 +334,32 @@ func (a *App) Create(ctx context.Context, l Login) (*Session, *http.Cookie, erro
 		}
 	}
 	for _, former := range l.Former {
-		if err := a.endUnopened(ctx, former, Replaced); !errors.Is(err, ErrAbsent) && !errors.Is(err, ErrNone) {
-			a.endUnopened(ctx, key, Replaced) // if it can be: nobody has its cookie
+		if err := a.endUnopened(ctx, former, Replaced); !isOver(err) {
+			_ = a.endUnopened(ctx, key, Replaced) // if it can be: nobody has its cookie
 			return nil, nil, err
 		}
 	}
 	return s, cookie, nil
+}
+
+// insert puts a new session into store and cache. ErrNone: the provider ended it
+// before it was made. *StoreError.
+func (a *App) insert(ctx context.Context, s *Session, rec Record) error {
+	f := a.m.cache.open(s.key)
+	if err := a.m.store.Create(ctx, s.key, rec); err != nil {
+		a.m.cache.giveUp(s.key, f)
+		if errors.Is(err, ErrAbsent) {
+			return ErrNone
+		}
+		return unknown(err)
+	}
+	a.m.cache.put(s, f) // not if it ended already
+	return nil
+}
+
+// isOver tells whether an error says for certain that there is no live session.
+func isOver(err error) bool {
+	return errors.Is(err, ErrAbsent) || errors.Is(err, ErrNone)
 }
 
 // tags are what the session can be found by, without telling whose it is.
@@ -344,14 +374,6 @@ func (a *App) tags(sub, sid string) []Tag {
 
 func (a *App) tag(keys *Keys, kind, value string) Tag {
 	return Tag(keys.MAC("tag", kind, a.cfg.Issuer, a.cfg.ClientID, value))
-}
-
-// listing is what the user's own list of sessions and the operator's show.
-func (a *App) listing(key Key, l Login) []byte {
-	b, _ := json.Marshal(map[string]string{
-		"app": a.cfg.Origin, "sub": l.Subject, "user_agent": l.UserAgent, "address": l.Address,
-	})
-	return []byte(a.Keys().Seal("listing", string(key[:]), b))
 }
 
 // Once claims a value for its first user: a state is good for one callback.

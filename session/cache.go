@@ -56,6 +56,13 @@ func (c *cache) get(cookie string) *Session {
 	return s
 }
 
+// holds tells whether this very session is in the cache.
+func (c *cache) holds(s *Session) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.byKey[s.key] == s
+}
+
 // open announces that the key's record is about to be read. Each call is
 // followed by one of put or giveUp.
 func (c *cache) open(key Key) *fill {

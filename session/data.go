@@ -33,8 +33,6 @@ type Data struct {
 	// Attempt is when a refresh was sent to which no answer is known. It is stored
 	// before each token call, so that a second sending is known as one.
 	Attempt time.Time
-	// FlowBegan is when the login that made the session began.
-	FlowBegan time.Time
 }
 
 // Format keeps tokens out of whatever prints Data, by any verb.
@@ -44,7 +42,11 @@ func (Data) Format(f fmt.State, _ rune) { io.WriteString(f, "session.Data{sealed
 func (Data) LogValue() slog.Value { return slog.StringValue("session.Data{sealed}") }
 
 // dataFormat is the first byte of encoded Data. A later format gets another.
-const dataFormat = 1
+// formerFormat had the begin of the login at its end.
+const (
+	dataFormat   = 2
+	formerFormat = 1
+)
 
 func (d *Data) encode() []byte {
 	b := make([]byte, 0, 128+len(d.Claims)+len(d.AccessToken)+len(d.RefreshToken)+len(d.IDToken)+len(d.Unverified))
@@ -54,7 +56,7 @@ func (d *Data) encode() []byte {
 		b = append(b, s...)
 	}
 	b = binary.AppendUvarint(b, d.Generation)
-	for _, t := range []time.Time{d.TokenIssued, d.TokenExpiry, d.Attempt, d.FlowBegan} {
+	for _, t := range []time.Time{d.TokenIssued, d.TokenExpiry, d.Attempt} {
 		b = binary.AppendVarint(b, nanos(t))
 	}
 	return b
@@ -63,7 +65,7 @@ func (d *Data) encode() []byte {
 var errData = errors.New("session: record of an unknown format")
 
 func decodeData(b []byte) (*Data, error) {
-	if len(b) == 0 || b[0] != dataFormat {
+	if len(b) == 0 || b[0] != dataFormat && b[0] != formerFormat {
 		return nil, errData
 	}
 	r := reader{b: b[1:]}
@@ -71,7 +73,10 @@ func decodeData(b []byte) (*Data, error) {
 		Subject: r.string(), SID: r.string(), Claims: []byte(r.string()),
 		AccessToken: r.string(), RefreshToken: r.string(), IDToken: r.string(), Unverified: r.string(),
 		Generation:  r.uvarint(),
-		TokenIssued: r.time(), TokenExpiry: r.time(), Attempt: r.time(), FlowBegan: r.time(),
+		TokenIssued: r.time(), TokenExpiry: r.time(), Attempt: r.time(),
+	}
+	if b[0] == formerFormat {
+		r.time()
 	}
 	if r.bad || len(r.b) != 0 {
 		return nil, errData

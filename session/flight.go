@@ -86,6 +86,7 @@ func (m *Manager) join(s *Session, beyond uint64) *flight {
 		case err == nil:
 			s.adopt(o)
 			m.cache.publish(s.key, o)
+			m.watches.refreshed(s.key)
 		case errors.As(err, &down):
 			s.retry.failed(time.Now(), err, 0)
 		}

@@ -36,12 +36,13 @@ type provider struct {
 	reuses  int
 	revoked []string
 
-	TTL     time.Duration
-	Before  func()       // runs before the token is looked at
-	After   func() error // runs after rotation; an error is the answer lost
-	Fail    error        // instead of an answer
-	Shape   func(*oauth2.Token) *oauth2.Token
-	Confirm func(idToken, former string) error
+	TTL      time.Duration
+	Before   func()       // runs before the token is looked at
+	After    func() error // runs after rotation; an error is the answer lost
+	Fail     error        // instead of an answer
+	Shape    func(*oauth2.Token) *oauth2.Token
+	Confirm  func(idToken, former string) error
+	Revoking func(context.Context) error // an error is the answer
 }
 
 func newProvider() *provider { return &provider{current: map[string]bool{}, TTL: tokenTTL} }
@@ -105,7 +106,15 @@ func (r refresher) Confirm(_ context.Context, idToken, former string) error {
 	return confirm(idToken, former)
 }
 
-func (r refresher) Revoke(_ context.Context, refreshToken string) error {
+func (r refresher) Revoke(ctx context.Context, refreshToken, _ string) error {
+	r.mu.Lock()
+	revoking := r.Revoking
+	r.mu.Unlock()
+	if revoking != nil {
+		if err := revoking(ctx); err != nil {
+			return err
+		}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.revoked = append(r.revoked, refreshToken)

@@ -31,7 +31,7 @@ func TestAnEndWithoutAnAnswerIsNotServedFromMemory(t *testing.T) {
 	s := b.open(c)
 	b.store.Store = lost{b.store.Store}
 	var down *session.StoreError
-	if _, err := b.End(t.Context(), s, session.Logout); !errors.As(err, &down) {
+	if _, err := b.Logout(t.Context(), s); !errors.As(err, &down) {
 		t.Errorf("End: error = %v, want *StoreError", err)
 	}
 	b.endedBy(c, session.Logout)
@@ -104,7 +104,7 @@ type crowd struct {
 	now, most, all atomic.Int32
 }
 
-func (c *crowd) Revoke(ctx context.Context, _ string) error {
+func (c *crowd) Revoke(ctx context.Context, _, _ string) error {
 	n := c.now.Add(1)
 	defer c.now.Add(-1)
 	for most := c.most.Load(); n > most && !c.most.CompareAndSwap(most, n); most = c.most.Load() {
@@ -177,8 +177,8 @@ func TestAHangUpDoesNotStopAnEnd(t *testing.T) {
 		}
 		return nil
 	})
-	if d, err := b.End(ctx, b.open(c), session.Logout); err != nil || d.RefreshToken == "" {
-		t.Errorf("End: %v", err)
+	if idToken, err := b.Logout(ctx, b.open(c)); err != nil || idToken == "" {
+		t.Errorf("Logout: %v", err)
 	}
 	b.endedBy(c, session.Logout)
 }

@@ -33,6 +33,7 @@ type Manager struct {
 	settings atomic.Pointer[settings]
 	cache    *cache
 	touches  touches
+	watches  watches
 	apps     sync.Map // origin -> *App in force
 
 	// ctx ends when Close gives up waiting; work counts all goroutines.
@@ -40,8 +41,6 @@ type Manager struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 	stop   chan struct{} // closed by Close: housekeeping ends
-	// revoking holds an element for each revocation under way.
-	revoking chan struct{}
 
 	mu      sync.Mutex // guards what follows
 	flights map[Key]*flight
@@ -54,15 +53,6 @@ type settings struct {
 	codecs         []*securecookie.SecureCookie
 	idle, lifetime time.Duration
 	former         *Keys // those before the last change: what sessions are tagged by
-}
-
-// end is the absolute end of a session: the one fixed when it began, or an
-// earlier one by what is configured now.
-func (s *settings) end(rec Record) time.Time {
-	if end := rec.Created.Add(s.lifetime); end.Before(rec.Expires) {
-		return end
-	}
-	return rec.Expires
 }
 
 const defaultCacheSize = 50_000
@@ -81,7 +71,7 @@ func NewManager(c Config) (*Manager, error) {
 	m := &Manager{
 		log: c.Log, metrics: newMetrics(c.Registerer, c.Store),
 		cache: newCache(c.CacheSize), touches: touches{last: map[Key]int64{}},
-		stop: make(chan struct{}), revoking: make(chan struct{}, maxRevoking), flights: map[Key]*flight{},
+		watches: watches{of: map[Key]*watched{}}, stop: make(chan struct{}), flights: map[Key]*flight{},
 	}
 	m.store = &measured{c.Store, m.metrics}
 	m.settings.Store(&settings{c.Keys, codecs(c.Keys), c.IdleTimeout, c.Lifetime, c.Keys})
@@ -95,6 +85,7 @@ func NewManager(c Config) (*Manager, error) {
 func (m *Manager) Reconfigure(keys *Keys, idle, lifetime time.Duration) {
 	m.settings.Store(&settings{keys, codecs(keys), idle, lifetime, m.settings.Load().keys})
 	m.cache.flush()
+	m.watches.recheckAll()
 }
 
 // Retire ends all sessions of an app that a reload removed or gave another
@@ -106,7 +97,7 @@ func (m *Manager) Retire(ctx context.Context, a *App) error {
 	// The reload that removed the app may have replaced all keys, too.
 	for _, mac := range append(set.keys.MACs("tag", parts...), set.former.MACs("tag", parts...)...) {
 		endings, err := m.store.EndTagged(ctx, Tag(mac), Revoked, Scope{})
-		m.endings(endings)
+		m.endings(endings, false)
 		if err != nil {
 			return unknown(err)
 		}
@@ -123,6 +114,7 @@ func (m *Manager) Close(ctx context.Context) error {
 		close(m.stop)
 	}
 	m.mu.Unlock()
+	m.watches.close()
 	defer m.cancel()
 	done := make(chan struct{})
 	go func() {
@@ -175,16 +167,16 @@ func (m *Manager) sweep(now time.Time) {
 	endings, err := m.store.Sweep(m.ctx, Limits{
 		Now: now, Idle: set.idle + set.idle/useFraction + touchInterval, Lifetime: set.lifetime,
 	})
-	m.endings(endings)
+	m.endings(endings, false)
 	if err != nil && m.ctx.Err() == nil {
 		m.log.Error("sweep failed, the store may grow", "event", "sweep_failed", "error", err)
 	}
 }
 
 // endings spreads the word of sessions that a store ended.
-func (m *Manager) endings(endings []Ending) {
+func (m *Manager) endings(endings []Ending, keepTokens bool) {
 	for _, e := range endings {
-		m.over(m.origin(e.Binding), e.Key, e.Reason)
+		m.over(m.origin(e.Binding), e, keepTokens)
 	}
 }
 
@@ -204,59 +196,46 @@ func (m *Manager) origin(binding [32]byte) string {
 // over forgets a session that ended in the store without its cookie. Its tokens
 // can be revoked only if it is open in memory; else they were destroyed with the
 // record, and count as unrevoked. Those of a replaced session are just dropped.
-func (m *Manager) over(origin string, key Key, reason Reason) {
-	m.ended(origin, key, reason)
-	s := m.cache.drop(key, &Ended{reason})
+func (m *Manager) over(origin string, e Ending, keepTokens bool) {
+	m.ended(origin, e.Key, e.Reason)
+	s := m.cache.drop(e.Key, &Ended{e.Reason})
+	m.watches.ended(e.Key, e.Reason)
 	switch {
-	case reason == Replaced:
+	case keepTokens, e.Reason == Replaced:
 	case s == nil:
 		m.metrics.unrevoked.Inc()
 	default:
-		m.revokeLater(s.app, s.tokens.Load().RefreshToken)
+		m.revoke(s.app, &s.tokens.Load().Data)
 	}
 }
 
-// ended tells of an end, once.
+// ended counts and logs an end, once.
 func (m *Manager) ended(origin string, key Key, reason Reason) {
 	m.metrics.ended.WithLabelValues(origin, string(reason)).Inc()
 	m.log.Info("session ended", "event", "session_ended", "app", origin, "session", m.logID(key), "reason", reason)
 }
 
-// drop marks a session in memory as over; end nil: nothing more is known of it.
+// drop forgets a session that is over. end nil: it may be, the store is to be
+// asked again.
 func (m *Manager) drop(s *Session, end *Ended) {
-	if end != nil {
-		s.end.CompareAndSwap(nil, end)
-	}
 	m.cache.drop(s.key, end)
+	if end == nil {
+		m.watches.recheck(s.key, recheckPause)
+		return
+	}
+	s.end.CompareAndSwap(nil, end)
+	m.watches.ended(s.key, end.Reason)
 }
 
-// maxRevoking is how many tokens are given back at once, when many sessions end
-// together.
-const maxRevoking = 32
-
-// revokeLater gives a refresh token back without anybody waiting.
-func (m *Manager) revokeLater(a *App, refreshToken string) {
-	if refreshToken == "" {
-		return
-	}
+// begin admits work that Close waits for, unless it is closing; without an answer
+// of false its caller has to call work.Done.
+func (m *Manager) begin() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.closing {
-		m.metrics.unrevoked.Inc()
-		return
+	if !m.closing {
+		m.work.Add(1)
 	}
-	m.work.Add(1)
-	go func() {
-		defer m.work.Done()
-		m.revoking <- struct{}{} // all of them run out of time at the latest
-		defer func() { <-m.revoking }()
-		ctx, cancel := context.WithTimeout(m.ctx, a.cfg.TokenTimeout)
-		defer cancel()
-		if err := a.cfg.Refresher.Revoke(ctx, refreshToken); err != nil {
-			m.metrics.unrevoked.Inc()
-			m.log.Warn("refresh token of an ended session was not revoked", "event", "revocation_failed", "app", a.cfg.Origin, "error", err)
-		}
-	}()
+	return !m.closing
 }
 
 // logID stands for a session in logs.

@@ -84,7 +84,7 @@ func (r *refresh) locked(ctx context.Context) (*opened, error) {
 	switch {
 	case o.Generation > r.beyond && o.valid(now):
 		return o, nil
-	case !now.Before(r.s.expires):
+	case !now.Before(r.end()):
 		return nil, r.finish(ctx, o, Lifetime)
 	case o.RefreshToken == "":
 		return nil, r.finish(ctx, o, TokenExpired)
@@ -200,7 +200,7 @@ func (r *refresh) store(ctx context.Context, o *opened, token *oauth2.Token, sen
 func (r *refresh) late(d Data, err error) error {
 	var end *Ended
 	if !errors.As(err, &end) || end.Reason != Replaced {
-		r.m.revokeLater(r.a, d.RefreshToken)
+		r.m.revoke(r.a, &d)
 	}
 	return err
 }
@@ -215,7 +215,7 @@ func (r *refresh) confirm(ctx context.Context, o *opened) (*opened, error) {
 	case errors.Is(err, ErrForeign):
 		r.m.metrics.refresh(r.a, "rejected")
 		r.log(slog.LevelWarn, "refresh answer with an ID token that is not this session's", "refresh_failed", "reason", "foreign_id_token", "error", err)
-		r.m.revokeLater(r.a, d.RefreshToken)
+		r.m.revoke(r.a, &d)
 		return nil, r.finish(ctx, o, RefreshRejected)
 	case err == nil:
 		d.IDToken = d.Unverified
@@ -229,7 +229,7 @@ func (r *refresh) confirm(ctx context.Context, o *opened) (*opened, error) {
 	}
 	if err != nil {
 		// Stored unverified, it is verified again when it is next read.
-		return r.a.open(&d, o.version, r.s.expires), nil
+		return r.a.open(&d, o.version, r.end()), nil
 	}
 	return verified, nil
 }
@@ -289,14 +289,10 @@ func (r *refresh) finish(ctx context.Context, o *opened, reason Reason) error {
 // is over in memory too.
 func (r *refresh) reload(ctx context.Context) (*opened, error) {
 	rec, err := r.m.store.Load(ctx, r.s.key)
-	var end *Ended
 	switch {
-	case errors.As(err, &end):
-		r.m.drop(r.s, end)
-		return nil, end
 	case errors.Is(err, ErrAbsent):
-		r.m.drop(r.s, nil)
-		return nil, ErrNone
+		r.m.gone(r.s, err)
+		return nil, absent(err)
 	case err != nil:
 		return nil, unknown(err)
 	}
@@ -304,8 +300,11 @@ func (r *refresh) reload(ctx context.Context) (*opened, error) {
 	if err != nil {
 		return nil, ErrNone // as when it is read for a request
 	}
-	return r.a.open(d, rec.Version, r.s.expires), nil
+	return r.a.open(d, rec.Version, r.end()), nil
 }
+
+// end is the absolute end of the session.
+func (r *refresh) end() time.Time { return r.s.ends(r.m.settings.Load(), 0).absolute }
 
 // replace writes Data over the version o. ErrConflict, ErrAbsent (*Ended),
 // *StoreError.
@@ -314,7 +313,7 @@ func (r *refresh) replace(ctx context.Context, o *opened, d Data) (*opened, erro
 	var end *Ended
 	switch {
 	case err == nil:
-		return r.a.open(&d, o.version+1, r.s.expires), nil
+		return r.a.open(&d, o.version+1, r.end()), nil
 	case errors.As(err, &end):
 		r.m.drop(r.s, end)
 		return nil, end

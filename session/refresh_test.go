@@ -371,7 +371,7 @@ func TestAnswersWithLess(t *testing.T) {
 				if calls != row.calls || reuses != 0 {
 					t.Errorf("token calls = %d, reuses = %d, want %d and 0", calls, reuses, row.calls)
 				}
-				d, err := b.End(t.Context(), b.open(c), session.Logout)
+				idToken, err := b.Logout(t.Context(), b.open(c))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -379,8 +379,8 @@ func TestAnswersWithLess(t *testing.T) {
 				if i == 3 {
 					want = "id-2"
 				}
-				if d.IDToken != want {
-					t.Errorf("ID token = %q, want %q", d.IDToken, want)
+				if idToken != want {
+					t.Errorf("ID token = %q, want %q", idToken, want)
 				}
 			})
 		})
@@ -422,7 +422,7 @@ func TestLogoutDuringARefreshWins(t *testing.T) {
 				var wg sync.WaitGroup
 				wg.Go(func() { _, got = s.AccessToken(t.Context()) })
 				time.Sleep(time.Second)
-				if _, err := b.End(t.Context(), s, session.Logout); err != nil {
+				if _, err := b.Logout(t.Context(), s); err != nil {
 					t.Fatal(err)
 				}
 				b.endedBy(c, session.Logout)
@@ -671,9 +671,9 @@ func TestIDTokenOfARefreshAnswer(t *testing.T) {
 			})
 			time.Sleep(tokenTTL)
 			b.mustToken(c)
-			d, _ := b.End(t.Context(), b.open(c), session.Logout)
-			if d.IDToken != "id-1" {
-				t.Errorf("ID token = %q, want the former", d.IDToken)
+			idToken, _ := b.Logout(t.Context(), b.open(c))
+			if idToken != "id-1" {
+				t.Errorf("ID token = %q, want the former", idToken)
 			}
 		})
 	})

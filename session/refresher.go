@@ -22,8 +22,10 @@ type Refresher interface {
 	// says nothing about the session.
 	Confirm(ctx context.Context, idToken, former string) error
 
-	// Revoke gives a refresh token back (RFC 7009).
-	Revoke(ctx context.Context, refreshToken string) error
+	// Revoke gives the refresh token back, or the access token where there is no
+	// other (RFC 7009). nil, if there is nothing to be done. *Outage: it is worth
+	// another try. Any other error: it is not.
+	Revoke(ctx context.Context, refreshToken, accessToken string) error
 }
 
 // The answers of a Refresher that end a session.
@@ -32,7 +34,7 @@ var (
 	ErrForeign  = errors.New("session: ID token of somebody else")
 )
 
-// Outage is a refresh that failed without saying anything about the session.
+// Outage is a call that failed without saying anything about the session.
 type Outage struct {
 	// RetryAfter is what the provider asked for, or 0.
 	RetryAfter time.Duration

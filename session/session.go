@@ -24,7 +24,7 @@ type Session struct {
 	id      []byte // the secret that Data is sealed by; never leaves this package
 	cookie  string
 	created time.Time
-	expires time.Time // the absolute end
+	latest  time.Time // the absolute end, unless configuration has an earlier one
 
 	used   atomic.Int64 // when use was last recorded, in Unix nanoseconds
 	tokens atomic.Pointer[opened]
@@ -96,17 +96,48 @@ func (s *Session) adopt(o *opened) {
 	}
 }
 
-// over tells why the session is over by the clock, "" if it is not. Use is
-// recorded only every twentieth of the idle timeout, so the idle end waits for
-// as much: it may come 5 % late, never early.
-func (s *Session) over(now time.Time, idle time.Duration) Reason {
+// ends are the moments at which the clock ends a session.
+type ends struct {
+	absolute time.Time
+	// idle is the idle end as the user is told it, overdue as it is enforced: use
+	// is recorded only every twentieth of the idle timeout, so the idle end waits
+	// for as much. It may come 5 % late, never early.
+	idle, overdue time.Time
+}
+
+// ends is when the session is over if it is not used again, given a use (Unix
+// nanoseconds) that it may not know of.
+func (s *Session) ends(set *settings, used int64) ends {
+	last := time.Unix(0, max(used, s.used.Load()))
+	e := ends{absolute: s.latest, idle: last.Add(set.idle), overdue: last.Add(set.idle + set.idle/useFraction)}
+	if end := s.created.Add(set.lifetime); end.Before(e.absolute) {
+		e.absolute = end
+	}
+	return e
+}
+
+// told is the nearer end as the user is told.
+func (e ends) told() time.Time { return earlier(e.absolute, e.idle) }
+
+// enforced is the nearer end as it comes.
+func (e ends) enforced() time.Time { return earlier(e.absolute, e.overdue) }
+
+// over tells why the session is over at a time, "" if it is not.
+func (e ends) over(now time.Time) Reason {
 	switch {
-	case !now.Before(s.expires):
+	case !now.Before(e.absolute):
 		return Lifetime
-	case now.UnixNano() >= s.used.Load()+int64(idle+idle/useFraction):
+	case !now.Before(e.overdue):
 		return IdleTimeout
 	}
 	return ""
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // useFraction: use is recorded at most once in 1/useFraction of the idle timeout.
@@ -145,15 +176,15 @@ type View struct {
 // use (UI-06).
 func (s *Session) View() View {
 	now, o := time.Now(), s.tokens.Load()
-	idle := time.Unix(0, s.used.Load()).Add(s.app.m.settings.Load().idle)
+	end := s.ends(s.app.m.settings.Load(), 0)
 	v := View{
 		Subject: o.Subject, Claims: o.Claims, Created: s.created,
-		ExpiresIn:      max(0, s.expires.Sub(now)),
-		IdleExpiresIn:  max(0, min(idle.Sub(now), s.expires.Sub(now))),
+		ExpiresIn:      max(0, end.absolute.Sub(now)),
+		IdleExpiresIn:  max(0, end.told().Sub(now)),
 		TokenExpiresIn: -1,
 	}
 	if !o.TokenExpiry.IsZero() {
-		v.TokenExpiresIn = max(0, min(o.TokenExpiry.Sub(now), s.expires.Sub(now)))
+		v.TokenExpiresIn = max(0, min(o.TokenExpiry.Sub(now), end.absolute.Sub(now)))
 	}
 	return v
 }

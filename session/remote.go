@@ -1,0 +1,111 @@
+package session
+
+import (
+	"context"
+	"crypto/sha256"
+	"slices"
+	"time"
+)
+
+// RemoteLogout is a logout that the provider tells of.
+type RemoteLogout struct {
+	Reason Reason // BackChannel or FrontChannel
+	// BeganBefore, unless zero, spares sessions whose login began then or later. A
+	// login that began before and is still under way will not start a session: this
+	// is stored, so whoever sets it has verified who asks.
+	BeganBefore time.Time
+	// KeepTokens leaves refresh tokens to run out.
+	KeepTokens bool
+}
+
+// markLife is longer than any login can be under way.
+const markLife = 30 * time.Minute
+
+// EndSID ends the sessions of a session of the provider's, and tells how many.
+// *StoreError: some may live.
+func (a *App) EndSID(ctx context.Context, sid string, l RemoteLogout) (int, error) {
+	return a.endRemotely(ctx, a.everyTag("sid", sid), l)
+}
+
+// EndSubject ends all sessions of a user at this issuer and client, and tells how
+// many. *StoreError: some may live.
+func (a *App) EndSubject(ctx context.Context, sub string, l RemoteLogout) (int, error) {
+	return a.endRemotely(ctx, a.everyTag("sub", sub), l)
+}
+
+func (a *App) endRemotely(ctx context.Context, tags []Tag, l RemoteLogout) (int, error) {
+	ctx, cancel := finishing(ctx)
+	defer cancel()
+	// First the mark: between it and the ends no session slips through (BC-12).
+	if !l.BeganBefore.IsZero() {
+		for _, tag := range tags {
+			if err := a.m.store.Mark(ctx, tag, Mark{l.Reason, l.BeganBefore, time.Now().Add(markLife)}); err != nil {
+				return 0, unknown(err)
+			}
+		}
+	}
+	n := 0
+	for _, tag := range tags {
+		endings, err := a.m.store.EndTagged(ctx, tag, l.Reason, Scope{BeganBefore: l.BeganBefore})
+		a.m.endings(endings, l.KeepTokens)
+		n += len(endings)
+		if err != nil {
+			return n, unknown(err)
+		}
+	}
+	return n, nil
+}
+
+// everyTag is tag by every key: what a look-up tries.
+func (a *App) everyTag(kind, value string) []Tag {
+	var tags []Tag
+	for _, mac := range a.Keys().MACs("tag", kind, a.cfg.Issuer, a.cfg.ClientID, value) {
+		tags = append(tags, Tag(mac))
+	}
+	return tags
+}
+
+// capped makes a session while no other session of the same user is made, then
+// ends the user's oldest beyond MaxPerUser. Without the lease two logins at once
+// would end each other, or none.
+func (a *App) capped(ctx context.Context, sub string, create func() (Key, error)) error {
+	limit := a.cfg.MaxPerUser
+	if limit == 0 {
+		_, err := create()
+		return err
+	}
+	tag := a.tag(a.Keys(), "sub", sub)
+	wait, cancel := context.WithTimeout(ctx, leaseWait)
+	defer cancel()
+	lease, err := a.m.store.Acquire(wait, Key(sha256.Sum256(append(tag[:], "cap"...))), leaseTTL)
+	if err != nil {
+		return unknown(err)
+	}
+	defer a.m.store.Release(context.WithoutCancel(ctx), lease)
+	own, err := create()
+	if err != nil {
+		return err
+	}
+	if err := a.trim(ctx, sub, own, limit); err != nil {
+		_ = a.endUnopened(ctx, own, Replaced) // if it can be: nobody has its cookie
+		return err
+	}
+	return nil
+}
+
+// trim ends the user's oldest sessions but its own until there are no more than
+// limit.
+func (a *App) trim(ctx context.Context, sub string, own Key, limit int) error {
+	found, err := a.tagged(ctx, "sub", sub)
+	if err != nil {
+		return err
+	}
+	found = slices.DeleteFunc(found, func(rec Listed) bool { return rec.Key == own })
+	slices.SortFunc(found, func(p, q Listed) int { return p.Created.Compare(q.Created) })
+	for i := 0; i < len(found)-(limit-1); i++ {
+		if err := a.endUnopened(ctx, found[i].Key, Replaced); !isOver(err) {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,294 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// expiringAhead is how long before a session's end its listeners are told.
+	expiringAhead = time.Minute
+	// maxListeners bounds the listeners of one session: a browser needs one.
+	maxListeners = 16
+	// recheckPause is when to ask a store again that did not answer.
+	recheckPause = time.Second
+)
+
+// ErrTooManyListeners: the session has as many listeners as one browser could
+// have a use for.
+var ErrTooManyListeners error = &coded{"too_many_requests", "too many listeners of one session"}
+
+// Watcher is told what becomes of a session by whoever has it open for long: a
+// stream, an event source.
+type Watcher struct {
+	// Ended is called once, when the session is over for whatever reason, in a
+	// goroutine of its own.
+	Ended func(Reason)
+	// Refreshed and Expiring may be nil. They must not block, nor call stop.
+	// Expiring tells, once for each end that comes near, how far off it is.
+	Refreshed func()
+	Expiring  func(in time.Duration)
+	// KeepsAlive: the session counts as in use while it is watched.
+	KeepsAlive bool
+	// Listener: it counts as one of the session's listeners, which are bounded.
+	Listener bool
+}
+
+// watches are the sessions that somebody watches, by key: what is open in memory
+// for requests may be evicted, or replaced at a reload, while a stream goes on.
+type watches struct {
+	mu sync.Mutex // guards of, and what is in it
+	of map[Key]*watched
+}
+
+// watched is one session, with all who watch it.
+type watched struct {
+	s         *Session
+	watchers  []*watcher
+	keeping   int // watchers that keep it alive
+	listeners int
+	// timer fires when the clock may have something to tell.
+	timer *time.Timer
+}
+
+type watcher struct {
+	Watcher
+	over   atomic.Bool // it was told the end, or does not want to know any more
+	warned time.Time   // the end that it was told is near
+}
+
+// Watch watches the session until stop is called, or it ends. After stop returned
+// no call begins.
+//
+// *Ended, ErrNone: it is over already. *StoreError: nobody knows.
+// ErrTooManyListeners.
+func (s *Session) Watch(ctx context.Context, w Watcher) (stop func(), err error) {
+	m := s.app.m
+	own := &watcher{Watcher: w}
+	if err := m.watches.add(m, s, own); err != nil {
+		return nil, err
+	}
+	// Whoever ends a session takes it out of the cache and then tells its watchers.
+	// One that is still there has not ended without telling this one; any other may
+	// have ended before there was a watcher to tell.
+	if !m.cache.holds(s) {
+		if _, err := m.store.Load(ctx, s.key); err != nil {
+			m.watches.remove(s.key, own)
+			return nil, absent(err)
+		}
+	}
+	if end := s.end.Load(); end != nil {
+		m.watches.remove(s.key, own)
+		return nil, end
+	}
+	m.watches.recheck(s.key, 0)
+	return func() { m.watches.remove(s.key, own) }, nil
+}
+
+func (ws *watches) add(m *Manager, s *Session, w *watcher) error {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	e := ws.of[s.key]
+	if e == nil {
+		e = &watched{s: s}
+		e.timer = time.AfterFunc(time.Hour, func() { m.checkWatched(s.key, e) })
+		ws.of[s.key] = e
+	}
+	if w.Listener {
+		if e.listeners == maxListeners {
+			return ErrTooManyListeners
+		}
+		e.listeners++
+	}
+	if w.KeepsAlive {
+		e.keeping++
+	}
+	e.s = s // the newest is of the configuration in force
+	e.watchers = append(e.watchers, w)
+	return nil
+}
+
+func (ws *watches) remove(key Key, w *watcher) {
+	w.over.Store(true)
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	e := ws.of[key]
+	if e == nil {
+		return
+	}
+	i := slices.Index(e.watchers, w)
+	if i < 0 {
+		return // of an end that was told
+	}
+	e.watchers = slices.Delete(e.watchers, i, i+1)
+	if w.Listener {
+		e.listeners--
+	}
+	if w.KeepsAlive {
+		e.keeping--
+	}
+	if len(e.watchers) == 0 {
+		e.timer.Stop()
+		delete(ws.of, key)
+	}
+}
+
+// ended tells the watchers of a session that it is over.
+func (ws *watches) ended(key Key, reason Reason) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	e := ws.of[key]
+	if e == nil {
+		return
+	}
+	e.timer.Stop()
+	delete(ws.of, key)
+	for _, w := range e.watchers {
+		go func() {
+			if w.over.CompareAndSwap(false, true) {
+				w.Ended(reason)
+			}
+		}()
+	}
+}
+
+// refreshed tells the watchers of a session that it has new tokens.
+func (ws *watches) refreshed(key Key) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if e := ws.of[key]; e != nil {
+		for _, w := range e.watchers {
+			if w.Refreshed != nil {
+				w.Refreshed()
+			}
+		}
+	}
+}
+
+// recheck has a watched session looked at after a while.
+func (ws *watches) recheck(key Key, after time.Duration) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if e := ws.of[key]; e != nil {
+		e.timer.Reset(after)
+	}
+}
+
+// recheckAll is for when other times are in force.
+func (ws *watches) recheckAll() {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for _, e := range ws.of {
+		e.timer.Reset(0)
+	}
+}
+
+// checkWatched does what the clock asks for at a watched session: it records use
+// by those who keep it alive, tells that an end is near, and ends it.
+func (m *Manager) checkWatched(key Key, e *watched) {
+	if !m.begin() {
+		return
+	}
+	defer m.work.Done()
+	m.watches.mu.Lock()
+	s, keeping, current := e.s, e.keeping > 0, m.watches.of[key] == e
+	m.watches.mu.Unlock()
+	if !current {
+		return
+	}
+	if keeping {
+		s.Use()
+	}
+	set := m.settings.Load()
+	near := s.ends(set, m.touches.pending(key))
+	if wait := time.Until(near.told()) - expiringAhead; wait > 0 {
+		if keeping {
+			wait = min(wait, set.idle/useFraction)
+		}
+		m.watches.recheck(key, wait)
+		return
+	}
+	// Near its end the store has the word: it may have seen other use, or an end.
+	rec, err := m.store.Load(m.ctx, key)
+	switch {
+	case errors.Is(err, ErrAbsent):
+		m.gone(s, err)
+		return
+	case err != nil && !time.Now().Before(near.absolute):
+		m.drop(s, &Ended{Lifetime}) // the clock needs no store
+		return
+	case err != nil:
+		m.watches.recheck(key, recheckPause)
+		return
+	}
+	near = s.ends(set, max(rec.Used.UnixNano(), m.touches.pending(key)))
+	if reason := near.over(time.Now()); reason != "" {
+		m.endWatched(s, reason)
+		return
+	}
+	m.watches.expiring(key, near.told())
+	wait := time.Until(near.enforced())
+	if outside := time.Until(near.told()) - expiringAhead; outside > 0 {
+		wait = outside
+	}
+	if keeping {
+		wait = min(wait, set.idle/useFraction)
+	}
+	m.watches.recheck(key, wait)
+}
+
+// endWatched ends a session whose time is over by the store's own knowledge.
+func (m *Manager) endWatched(s *Session, reason Reason) {
+	_, err := s.app.expire(m.ctx, s, reason)
+	var end *Ended
+	switch {
+	case errors.As(err, &end):
+		m.drop(s, end) // also where the store could not be told
+	default:
+		m.watches.recheck(s.key, recheckPause)
+	}
+}
+
+// gone drops a session of which a store says that it is not there any more.
+func (m *Manager) gone(s *Session, err error) *Ended {
+	var end *Ended
+	if !errors.As(err, &end) {
+		end = &Ended{Lifetime} // its tombstone is forgotten, too
+	}
+	m.drop(s, end)
+	return end
+}
+
+// expiring tells those who do not know yet that an end is near.
+func (ws *watches) expiring(key Key, end time.Time) {
+	in := time.Until(end)
+	if in > expiringAhead {
+		return
+	}
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	e := ws.of[key]
+	if e == nil {
+		return
+	}
+	for _, w := range e.watchers {
+		if w.Expiring == nil || w.warned.Equal(end) {
+			continue
+		}
+		w.warned = end
+		w.Expiring(max(0, in))
+	}
+}
+
+// close stops the clocks.
+func (ws *watches) close() {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for _, e := range ws.of {
+		e.timer.Stop()
+	}
+}
