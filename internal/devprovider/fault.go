@@ -14,7 +14,9 @@ type Endpoint string
 
 // The endpoints. Token stands for Code and Refresh, which tell the two uses of
 // the token endpoint apart; Callback is the redirect that brings the browser
-// back to the client, where only a fault's Error and Edit work.
+// back to the client, where only a fault's Error and Edit work; BackChannel is a
+// logout token for a client, which Cut keeps from being sent, Wait and Delay hold
+// back, and the fields that spoil ID tokens spoil.
 const (
 	Discovery  Endpoint = "discovery"
 	JWKS       Endpoint = "jwks"
@@ -27,9 +29,13 @@ const (
 	UserInfo   Endpoint = "userinfo"
 	Revocation Endpoint = "revocation"
 	EndSession Endpoint = "end_session"
+
+	BackChannel Endpoint = "backchannel"
 )
 
-var endpoints = []Endpoint{Discovery, JWKS, Authorize, Login, Callback, Code, Refresh, UserInfo, Revocation, EndSession}
+var endpoints = []Endpoint{
+	Discovery, JWKS, Authorize, Login, Callback, Code, Refresh, UserInfo, Revocation, EndSession, BackChannel,
+}
 
 // Fault is one way of misbehaving; its zero value is to behave. Fields combine.
 //
@@ -58,15 +64,17 @@ type Fault struct {
 	Drip time.Duration        // pause after each byte
 	Half bool                 // cut the connection in the middle of the body
 
-	// These spoil what a token request mints.
-	NoRotation   bool                 // the old refresh token stays good and is answered again
-	Claims       func(map[string]any) // change the claims of the ID token
-	Typ          string               // typ of the ID token's header; default JWT
+	NoRotation bool // the old refresh token stays good and is answered again
+
+	// These spoil the ID token of a token request, or a logout token.
+	Claims       func(map[string]any) // change the claims
+	Header       func(map[string]any) // change the header; what signs is Alg's choice
+	Typ          string               // typ of the header; default JWT, or logout+jwt
 	Alg          string               // "none", or "HS256" with the public key as the secret
-	BadSignature bool                 // on the ID token
+	BadSignature bool
 }
 
-// Without is an Edit or Claims that removes members.
+// Without is an Edit, Claims or Header that removes members.
 func Without(names ...string) func(map[string]any) {
 	return func(m map[string]any) {
 		for _, n := range names {
@@ -75,7 +83,7 @@ func Without(names ...string) func(map[string]any) {
 	}
 }
 
-// With is an Edit or Claims that sets a member.
+// With is an Edit, Claims or Header that sets a member.
 func With(name string, value any) func(map[string]any) {
 	return func(m map[string]any) { m[name] = value }
 }

@@ -1,7 +1,6 @@
 package devprovider
 
 import (
-	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -71,11 +70,15 @@ func (p *Provider) revocation(x *exchange) answer {
 }
 
 // endSession is RP-Initiated Logout 1.0: it ends the provider's session and all
-// its grants. It never asks: a development provider's users are impatient.
+// its grants, and tells the clients. It asks nobody whom a client sends: a
+// development provider's users are impatient.
 func (p *Provider) endSession(x *exchange) answer {
 	params := x.r.Form
 	if name := repeated(params); name != "" {
 		return refused("The parameter " + name + " is there twice.")
+	}
+	if len(params) == 0 {
+		return p.ownLogout(x)
 	}
 	client, sid, problem := p.leaving(params)
 	if problem != "" {
@@ -86,22 +89,57 @@ func (p *Provider) endSession(x *exchange) answer {
 	if target != "" && !slices.Contains(client.PostLogoutRedirectURIs, target) {
 		return refused("The post_logout_redirect_uri is not registered for this client.")
 	}
-	expired := &http.Cookie{Name: p.cookie, Path: p.path + "/", MaxAge: -1}
+	if state := params.Get("state"); state != "" && target != "" {
+		target = addQuery(target, url.Values{"state": {state}})
+	}
+	return p.signOut(x, sid, target)
+}
+
+// ownLogout is for somebody who came by themselves: a page with a button. Another
+// site must not press it.
+func (p *Provider) ownLogout(x *exchange) answer {
+	s := p.session(x.r)
+	if s == nil || x.r.Method == http.MethodGet {
+		return answer{page: p.logoutPage(s)}
+	}
+	if err := http.NewCrossOriginProtection().Check(x.r); err != nil {
+		return refused("This form was not filled in here.")
+	}
+	return p.signOut(x, s.sid, "")
+}
+
+// signOut ends a session, the browser's own if no ID token named one, and sends
+// the browser on to target, if there is one. A page with frames comes between.
+func (p *Provider) signOut(x *exchange, sid, target string) answer {
 	a := answer{header: http.Header{}}
 	if s := p.session(x.r); s != nil && (sid == "" || sid == s.sid) {
 		sid = s.sid
+		expired := &http.Cookie{Name: p.cookie, Path: p.path + "/", MaxAge: -1}
 		a.header.Add("Set-Cookie", expired.String())
 	}
-	x.event.Sub = p.endSID(sid)
-	if target == "" {
-		a.page = &page{Title: "Signed out", Text: "You are signed out. You may close this window."}
+	left := p.end(func(_ *User, s string) bool { return s == sid })
+	if len(left) > 0 {
+		x.event.Sub = left[0].user.Sub
+	}
+	told := p.tell(left)
+	frames := p.frames(left)
+	if target != "" && len(frames) == 0 {
+		a.location = target
 		return a
 	}
-	a.location = target
-	if state := params.Get("state"); state != "" {
-		a.location = addQuery(target, url.Values{"state": {state}})
-	}
+	a.page = p.signedOutPage(told, frames, target)
 	return a
+}
+
+// frames are the URLs that log out at each client by Front-Channel Logout 1.0, 2.
+func (p *Provider) frames(left []departure) []string {
+	var frames []string
+	for _, d := range left {
+		if uri := d.client.FrontChannelLogoutURI; uri != "" {
+			frames = append(frames, addQuery(uri, url.Values{"iss": {p.cfg.Issuer}, "sid": {d.sid}}))
+		}
+	}
+	return frames
 }
 
 // leaving finds out which client sends its user to log out, and which session
@@ -129,19 +167,6 @@ func (p *Provider) leaving(params url.Values) (client *Client, sid, problem stri
 		return nil, "", "Neither id_token_hint nor client_id."
 	}
 	return client, "", ""
-}
-
-// endSID ends a session and its grants and returns whose they were.
-func (p *Provider) endSID(sid string) (sub string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	maps.DeleteFunc(p.sessions, func(_ string, s *session) bool { return s.sid == sid })
-	for _, g := range p.grants {
-		if g.sid == sid {
-			g.revoked, sub = true, g.user.Sub
-		}
-	}
-	return sub
 }
 
 // addQuery adds parameters to a URL that may have some.

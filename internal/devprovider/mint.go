@@ -1,6 +1,9 @@
 package devprovider
 
 import (
+	"cmp"
+	"crypto"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
@@ -87,10 +90,10 @@ func (p *Provider) mint(g *grant, refresh, nonce string, f *Fault) (map[string]a
 		"id_token":     id,
 		"scope":        strings.Join(g.scope, " "),
 	}
-	minted := []Minted{{"access", access, g.id, g.user.Sub}, {"id", id, g.id, g.user.Sub}}
+	minted := []Minted{{"access", access, g.id, g.user.Sub, g.sid}, {"id", id, g.id, g.user.Sub, g.sid}}
 	if refresh != "" {
 		body["refresh_token"] = refresh
-		minted = append(minted, Minted{"refresh", refresh, g.id, g.user.Sub})
+		minted = append(minted, Minted{"refresh", refresh, g.id, g.user.Sub, g.sid})
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -107,7 +110,7 @@ func (p *Provider) accessToken(g *grant, now time.Time) (string, error) {
 	generation := g.minted
 	g.minted++
 	p.mu.Unlock()
-	return p.sign("at+jwt", map[string]any{
+	return p.mintJWT("at+jwt", map[string]any{
 		"iss":       p.cfg.Issuer,
 		"sub":       g.user.Sub,
 		"aud":       p.cfg.Audience,
@@ -120,7 +123,7 @@ func (p *Provider) accessToken(g *grant, now time.Time) (string, error) {
 		"jti":       id,
 
 		"generation": generation,
-	})
+	}, &Fault{})
 }
 
 // idToken makes an ID token by OpenID Connect Core, 2, and spoils it as told.
@@ -139,18 +142,7 @@ func (p *Provider) idToken(g *grant, access, nonce string, now time.Time, f *Fau
 	if nonce != "" {
 		claims["nonce"] = nonce
 	}
-	if f.Claims != nil {
-		f.Claims(claims)
-	}
-	typ := f.Typ
-	if typ == "" {
-		typ = "JWT"
-	}
-	token, err := p.signWith(f.Alg, typ, claims)
-	if err == nil && f.BadSignature {
-		token = spoil(token)
-	}
-	return token, err
+	return p.mintJWT("JWT", claims, f)
 }
 
 // userClaims is what scope lets the client know of the user.
@@ -170,38 +162,60 @@ func userClaims(g *grant) map[string]any {
 	return claims
 }
 
-func (p *Provider) sign(typ string, claims map[string]any) (string, error) {
+// mintJWT makes a JWT of the given type, and spoils it as told.
+func (p *Provider) mintJWT(typ string, claims map[string]any, f *Fault) (string, error) {
 	key := p.signingKeys()[0]
-	return serialize(jose.RS256, jose.JSONWebKey{Key: key.private, KeyID: key.id}, typ, claims)
-}
-
-// signWith signs by RS256, or by one of the two algorithms that fool careless
-// verifiers (RFC 8725, 2.1).
-func (p *Provider) signWith(alg, typ string, claims map[string]any) (string, error) {
-	switch alg {
-	case "", "RS256":
-		return p.sign(typ, claims)
-	case "HS256":
-		key := p.signingKeys()[0]
-		secret := x509.MarshalPKCS1PublicKey(&key.private.PublicKey)
-		return serialize(jose.HS256, jose.JSONWebKey{Key: secret, KeyID: key.id}, typ, claims)
-	case "none":
-		payload, err := json.Marshal(claims)
-		header := fmt.Sprintf(`{"alg":"none","typ":%q}`, typ)
-		encode := base64.RawURLEncoding.EncodeToString
-		return encode([]byte(header)) + "." + encode(payload) + ".", err
+	alg := cmp.Or(f.Alg, "RS256")
+	header := map[string]any{"alg": alg, "kid": key.id, "typ": cmp.Or(f.Typ, typ)}
+	if f.Claims != nil {
+		f.Claims(claims)
 	}
-	return "", fmt.Errorf("devprovider: fault with unknown algorithm %q", alg)
-}
-
-func serialize(alg jose.SignatureAlgorithm, key jose.JSONWebKey, typ string, claims map[string]any) (string, error) {
-	signer, err := jose.NewSigner(
-		jose.SigningKey{Algorithm: alg, Key: key},
-		(&jose.SignerOptions{}).WithType(jose.ContentType(typ)))
+	if f.Header != nil {
+		f.Header(header)
+	}
+	signed, err := encode(header, claims)
 	if err != nil {
-		return "", fmt.Errorf("devprovider: signer: %w", err)
+		return "", fmt.Errorf("devprovider: encode a token: %w", err)
 	}
-	return jwt.Signed(signer).Claims(claims).Serialize()
+	signature, err := key.sign(alg, signed)
+	if err != nil {
+		return "", err
+	}
+	token := signed + "." + base64.RawURLEncoding.EncodeToString(signature)
+	if f.BadSignature {
+		token = spoil(token)
+	}
+	return token, nil
+}
+
+// encode makes what a JWS signs (RFC 7515, 5.1).
+func encode(header, claims map[string]any) (string, error) {
+	var parts [2]string
+	for i, part := range []map[string]any{header, claims} {
+		text, err := json.Marshal(part)
+		if err != nil {
+			return "", err
+		}
+		parts[i] = base64.RawURLEncoding.EncodeToString(text)
+	}
+	return parts[0] + "." + parts[1], nil
+}
+
+// sign signs by RS256, or by one of the two algorithms that fool careless
+// verifiers (RFC 8725, 2.1).
+func (k signingKey) sign(alg, text string) ([]byte, error) {
+	switch alg {
+	case "RS256":
+		sum := sha256.Sum256([]byte(text))
+		return rsa.SignPKCS1v15(nil, k.private, crypto.SHA256, sum[:])
+	case "HS256":
+		mac := hmac.New(sha256.New, x509.MarshalPKCS1PublicKey(&k.private.PublicKey))
+		mac.Write([]byte(text))
+		return mac.Sum(nil), nil
+	case "none":
+		return nil, nil
+	}
+	return nil, fmt.Errorf("devprovider: fault with unknown algorithm %q", alg)
 }
 
 // spoil changes the first character of a token's signature.

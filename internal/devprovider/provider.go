@@ -48,6 +48,10 @@ type Client struct {
 	RedirectURIs           []string
 	PostLogoutRedirectURIs []string
 	AuthMethods            []string // default client_secret_basic; no other method is accepted
+
+	BackChannelLogoutURI       string // where logout tokens go; none: the client hears of no logout
+	BackChannelSessionRequired bool   // logout tokens name the session (sid), not the user alone
+	FrontChannelLogoutURI      string // framed with iss and sid by the page that ends a session
 }
 
 // User is somebody who can log in: by a click, or with a password if one is set.
@@ -79,6 +83,7 @@ type Provider struct {
 	arrived    map[Endpoint]int
 	events     []Event
 	tokens     []Minted
+	logouts    []SentLogout
 }
 
 // session is a browser's session with the provider, the source of single sign-on.
@@ -111,7 +116,8 @@ type grant struct {
 	scope    []string
 	authTime time.Time
 	revoked  bool
-	minted   int // access tokens so far
+	left     bool // the session it came from has ended, and the client was told
+	minted   int  // access tokens so far
 }
 
 type refreshToken struct {
@@ -195,6 +201,13 @@ func (c *Client) complete() error {
 			return fmt.Errorf("devprovider: client %q has no credential for %s", c.ID, m)
 		}
 	}
+	for _, uri := range []string{c.BackChannelLogoutURI, c.FrontChannelLogoutURI} {
+		// Absolute, a query but no fragment (Back-Channel Logout 1.0, 2.2; Front-Channel Logout 1.0, 2).
+		u, err := url.Parse(uri)
+		if uri != "" && (err != nil || u.Host == "" || strings.Contains(uri, "#")) {
+			return fmt.Errorf("devprovider: client %q: %q cannot be told of a logout", c.ID, uri)
+		}
+	}
 	return nil
 }
 
@@ -266,6 +279,10 @@ func (p *Provider) discovery(*exchange) answer {
 		"authorization_response_iss_parameter_supported":        true,
 		"request_parameter_supported":                           false,
 		"request_uri_parameter_supported":                       false,
+		"backchannel_logout_supported":                          true,
+		"backchannel_logout_session_supported":                  true,
+		"frontchannel_logout_supported":                         true,
+		"frontchannel_logout_session_supported":                 true,
 	}}
 }
 

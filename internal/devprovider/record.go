@@ -25,10 +25,11 @@ type Event struct {
 
 // Minted is a token as it was made.
 type Minted struct {
-	Kind   string // "access", "refresh" or "id"
+	Kind   string // "access", "refresh", "id" or "logout"
 	Value  string
-	Family string
+	Family string // none for a logout token
 	Sub    string
+	SID    string
 }
 
 // Stats counts.
@@ -91,8 +92,8 @@ func (p *Provider) record(e Event) {
 	p.events = append(p.events, e)
 }
 
-// RevokeUser ends all sessions and grants of a user, as an administrator does:
-// the next refresh is answered with invalid_grant.
+// RevokeUser ends all sessions and grants of a user, as an administrator does, and
+// tells no client: the next refresh is answered with invalid_grant.
 func (p *Provider) RevokeUser(sub string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
