@@ -115,25 +115,36 @@ func (t *txn) barred(rec session.Record) error {
 
 // Mark marks a tag.
 func (s *Store) Mark(ctx context.Context, tag session.Tag, m session.Mark) error {
-	return s.update(ctx, func(t *txn) error {
-		m := m
-		if value := t.get(marks, tag[:]); value != nil {
-			former, err := decodeMark(value)
-			if err != nil {
-				return err
-			}
-			t.del(due, dueEntry(byMark, stamp(former.Until), session.Key(tag)))
-			if former.BeganBefore.After(m.BeganBefore) {
-				m.BeganBefore, m.Reason = former.BeganBefore, former.Reason
-			}
-			if former.Until.After(m.Until) {
-				m.Until = former.Until
-			}
+	return s.update(ctx, func(t *txn) error { return t.mark(tag, m) })
+}
+
+func (t *txn) mark(tag session.Tag, m session.Mark) error {
+	if value := t.get(marks, tag[:]); value != nil {
+		former, err := decodeMark(value)
+		if err != nil {
+			return err
 		}
-		t.put(marks, tag[:], encodeMark(m))
-		t.put(due, dueEntry(byMark, stamp(m.Until), session.Key(tag)), nil)
-		return nil
-	})
+		t.del(due, dueEntry(byMark, stamp(former.Until), session.Key(tag)))
+		m = both(former, m)
+	}
+	t.put(marks, tag[:], encodeMark(m))
+	t.put(due, dueEntry(byMark, stamp(m.Until), session.Key(tag)), nil)
+	return nil
+}
+
+// both is what is left of two marks of a tag. One that ran out counts for
+// nothing, as if Sweep had been there.
+func both(former, m session.Mark) session.Mark {
+	if !time.Now().Before(former.Until) {
+		return m
+	}
+	if former.BeganBefore.After(m.BeganBefore) {
+		m.BeganBefore, m.Reason = former.BeganBefore, former.Reason
+	}
+	if former.Until.After(m.Until) {
+		m.Until = former.Until
+	}
+	return m
 }
 
 // Tagged lists live sessions that carry the tag.
@@ -157,59 +168,67 @@ func (s *Store) Tagged(ctx context.Context, tag session.Tag, after session.Key, 
 }
 
 // EndTagged ends the live sessions that carry the tag. It walks them in steps, so
-// that other writers get their turn, and writes nothing where there are none: the
-// tag may be anybody's guess.
+// that other writers get their turn, and is no writer where there is nothing to
+// end: the tag may be anybody's guess.
 func (s *Store) EndTagged(ctx context.Context, tag session.Tag, reason session.Reason, sc session.Scope) ([]session.Ending, error) {
-	sc.Except = slices.Clone(sc.Except)
 	var all []session.Ending
+	var damage error
 	var after session.Key
-	for {
-		if err := ctx.Err(); err != nil {
-			return all, fmt.Errorf("boltstore: end tagged: %w", err)
-		}
+	for more := true; more; {
 		var keys []session.Key
 		err := s.view(ctx, func(t *txn) error {
-			keys = t.tagged(tag, after, step)
+			walked := t.tagged(tag, after, step)
+			for _, key := range walked {
+				after = key
+				rec, err := t.indexed(key)
+				if err != nil {
+					damage = err
+				} else if !spared(sc, key, rec) {
+					keys = append(keys, key)
+				}
+			}
+			more = len(walked) == step
 			return nil
 		})
-		if err != nil || len(keys) == 0 {
+		if err != nil {
 			return all, err
 		}
-		ended, err := s.endEach(ctx, keys, reason, sc)
+		if len(keys) == 0 {
+			continue
+		}
+		ended, err := s.endEach(ctx, keys, reason)
+		if err != nil {
+			return all, err
+		}
 		all = append(all, ended...)
-		if err != nil || len(keys) < step {
-			return all, err
-		}
-		after = keys[len(keys)-1]
 	}
+	return all, damage
 }
 
-// endEach ends those of the sessions that still live and are in the scope. It is
-// not left alone when ctx ends: its endings would be lost.
-func (s *Store) endEach(ctx context.Context, keys []session.Key, reason session.Reason, sc session.Scope) (ended []session.Ending, err error) {
-	var damage error
-	err = s.update(context.WithoutCancel(ctx), func(t *txn) error {
-		ended, damage = nil, nil
+func spared(sc session.Scope, key session.Key, rec session.Record) bool {
+	return slices.Contains(sc.Except, key) || !sc.BeganBefore.IsZero() && !rec.Began.Before(sc.BeganBefore)
+}
+
+// endEach ends those of the sessions that still live. It is not left alone when
+// ctx ends: its endings would be lost.
+func (s *Store) endEach(ctx context.Context, keys []session.Key, reason session.Reason) ([]session.Ending, error) {
+	var ended []session.Ending
+	err := s.update(context.WithoutCancel(ctx), func(t *txn) error {
+		ended = nil
 		for _, key := range keys {
 			rec, err := t.lookup(key)
-			switch {
-			case errors.Is(err, session.ErrAbsent):
-				continue
-			case err != nil:
-				damage = err
-				continue
-			case slices.Contains(sc.Except, key) || !sc.BeganBefore.IsZero() && !rec.Began.Before(sc.BeganBefore):
-				continue
+			if errors.Is(err, session.ErrAbsent) {
+				continue // somebody was faster
+			}
+			if err != nil {
+				return err
 			}
 			t.end(key, rec, reason)
 			ended = append(ended, session.Ending{Key: key, Binding: rec.Binding, Reason: reason})
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return ended, damage
+	return ended, err
 }
 
 // Touch moves Used forward, all in one transaction.

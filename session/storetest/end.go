@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -152,6 +153,82 @@ var endTaggedRows = []row{
 			t.Fatalf("EndTagged: %v", err)
 		}
 		wantEndings(t, endings, session.Logout, rec.Binding, keys[3:]...)
+	}},
+	// BC-06: a logout token that is sent again ends nobody's next session.
+	{"those whose login began then or later live on and keep their tag", func(t *testing.T, s session.Store) {
+		tag := random[session.Tag]()
+		rec := record(tag)
+		var keys [4]session.Key
+		for i, after := range []time.Duration{-time.Hour, -time.Millisecond, 0, time.Millisecond} {
+			rec.Began = ago(time.Minute).Add(after)
+			keys[i] = create(t, s, rec)
+		}
+		sc := session.Scope{BeganBefore: ago(time.Minute)}
+		wantEndings(t, endTagged(t, s, tag, session.BackChannel, sc), session.BackChannel, rec.Binding, keys[:2]...)
+		for _, key := range keys[:2] {
+			wantGone(t, s, key, session.BackChannel)
+		}
+		for _, key := range keys[2:] {
+			load(t, s, key)
+		}
+		wantEndings(t, endTagged(t, s, tag, session.BackChannel, sc), "", rec.Binding)
+		wantEndings(t, endTagged(t, s, tag, session.Revoked, session.Scope{}), session.Revoked, rec.Binding, keys[2:]...)
+	}},
+	{"a session of whose login nobody knows the begin is not spared for it", func(t *testing.T, s session.Store) {
+		tag := random[session.Tag]()
+		rec := record(tag)
+		rec.Began = time.Time{}
+		key := create(t, s, rec)
+		endings := endTagged(t, s, tag, session.BackChannel, session.Scope{BeganBefore: ago(time.Hour)})
+		wantEndings(t, endings, session.BackChannel, rec.Binding, key)
+	}},
+	{"either part of a scope spares a session", func(t *testing.T, s session.Store) {
+		tag := random[session.Tag]()
+		early, late := record(tag), record(tag)
+		early.Began, late.Began = ago(time.Hour), ago(time.Minute)
+		ends, listed := create(t, s, early), create(t, s, early)
+		began, both := create(t, s, late), create(t, s, late)
+		endings := endTagged(t, s, tag, session.Revoked, session.Scope{
+			Except:      []session.Key{listed, both},
+			BeganBefore: ago(time.Minute),
+		})
+		wantEndings(t, endings, session.Revoked, early.Binding, ends)
+		for _, key := range []session.Key{listed, began, both} {
+			load(t, s, key)
+		}
+	}},
+	{"thousands of which many are spared, and the first and last of them all, end but for those", func(t *testing.T, s session.Store) {
+		tag := random[session.Tag]()
+		ending, late := record(tag), record(tag)
+		ending.Began, late.Began = ago(time.Hour), ago(time.Minute)
+		spared := createMany(t, s, 600, late)
+		for i, keys := range [][]session.Key{make([]session.Key, 600), make([]session.Key, 600)} {
+			for j := range keys {
+				keys[j] = random[session.Key]()
+				keys[j][0] = byte(0xff * i) // before all others, and after
+			}
+			createAll(t, s, keys, late)
+			spared = append(spared, keys...)
+		}
+		listed, over := createMany(t, s, 30, ending), createMany(t, s, 1200, ending)
+		endings := endTagged(t, s, tag, session.BackChannel, session.Scope{Except: listed, BeganBefore: ago(time.Minute)})
+		wantEndings(t, endings, session.BackChannel, ending.Binding, over...)
+		for _, key := range append(spared, listed...) {
+			load(t, s, key)
+		}
+	}},
+	{"one broken off half way tells what it ended", func(t *testing.T, s session.Store) {
+		tag := random[session.Tag]()
+		rec := record(tag)
+		keys := createMany(t, s, 3000, rec)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go cancelWhenFewer(ctx, cancel, s, len(keys))
+		endings, err := s.EndTagged(ctx, tag, session.Revoked, session.Scope{})
+		if err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("EndTagged: error = %v, want %v", err, context.Canceled)
+		}
+		wantToldOf(t, s, endings, session.Revoked, rec.Binding, keys, err == nil)
 	}},
 	{"the tags of a session that ended lead nowhere", func(t *testing.T, s session.Store) {
 		byEnd, byTag, bySweep := random[session.Tag](), random[session.Tag](), random[session.Tag]()

@@ -24,6 +24,14 @@ var raceRows = []row{
 			}
 		})
 	}},
+	// BC-12: a logout token may overtake the login it is about.
+	{"of a mark and a Create at once the Create fails or the EndTagged after the mark ends it", func(t *testing.T, s session.Store) {
+		parallel(16, func(worker int) {
+			for i := worker; i < 1000; i += 16 {
+				raceMark(t, s)
+			}
+		})
+	}},
 	{"a touch before a sweep keeps its session, one during it at most", raceSweep},
 }
 
@@ -178,4 +186,55 @@ func raceSweep(t *testing.T, s session.Store) {
 		}
 	}
 	wantEndings(t, endings, session.IdleTimeout, rec.Binding, ended...)
+}
+
+// raceMark lets logins race the logout that is about all of them but the last,
+// which began when the others had ended.
+func raceMark(t *testing.T, s session.Store) {
+	tag := random[session.Tag]()
+	var keys [4]session.Key
+	var errs [len(keys)]error
+	var endings []session.Ending
+	parallel(len(keys)+1, func(i int) {
+		time.Sleep(rand.N(100 * time.Microsecond))
+		if i < len(keys) {
+			rec := record(random[session.Tag](), tag)
+			if i == len(keys)-1 {
+				rec.Began = now
+			}
+			keys[i] = random[session.Key]()
+			errs[i] = s.Create(t.Context(), keys[i], rec)
+			return
+		}
+		err := s.Mark(t.Context(), tag, session.Mark{Reason: session.Revoked, BeganBefore: now, Until: now.Add(time.Hour)})
+		if err == nil {
+			endings, err = s.EndTagged(t.Context(), tag, session.BackChannel, session.Scope{BeganBefore: now})
+		}
+		if err != nil {
+			t.Errorf("Mark or EndTagged: %v", err)
+		}
+	})
+	told := map[session.Key]bool{}
+	for _, e := range endings {
+		told[e.Key] = true
+	}
+	for i, key := range keys {
+		_, err := s.Load(t.Context(), key)
+		switch {
+		case i == len(keys)-1:
+			if errs[i] != nil || err != nil || told[key] {
+				t.Errorf("a login that began after the logout: Create: %v, Load: %v, ended %t", errs[i], err, told[key])
+			}
+		case errs[i] == nil:
+			if !isEnded(err, session.BackChannel) || !told[key] {
+				t.Errorf("Create succeeded, then Load: %v, ended %t", err, told[key])
+			}
+		case isEnded(errs[i], session.Revoked):
+			if !errors.Is(err, session.ErrAbsent) || isEnded(err, session.BackChannel) || told[key] {
+				t.Errorf("Create failed, then Load: %v, ended %t", err, told[key])
+			}
+		default:
+			t.Errorf("Create: %v", errs[i])
+		}
+	}
 }

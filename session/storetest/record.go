@@ -44,6 +44,17 @@ var createRows = []row{
 		key := random[session.Key]()
 		wantOneWinner(t, 20, session.ErrExists, func(int) error { return s.Create(t.Context(), key, record()) })
 	}},
+	{"the begin of a login that nobody knows stays unknown", func(t *testing.T, s session.Store) {
+		rec := record()
+		rec.Began = time.Time{}
+		key := create(t, s, rec)
+		if got := load(t, s, key).Began; !got.IsZero() {
+			t.Errorf("Began = %v, want the zero time", got)
+		}
+		if got := end(t, s, key, session.Logout).Began; !got.IsZero() {
+			t.Errorf("Began of the ended = %v, want the zero time", got)
+		}
+	}},
 	{"a session without tags, listing and data is one", func(t *testing.T, s session.Store) {
 		rec := record()
 		rec.Listing, rec.Data = nil, nil

@@ -1,9 +1,10 @@
 // Package storetest checks that a session.Store keeps its contract. Every store
 // passes the same suite, and a bug found in one of them gets its test here.
 //
-// Times are handed in, never waited for; only leases need real time. They are
-// whole milliseconds close to the real clock, and what should have run out has
-// run out by that clock too, so that a store may let its database expire things.
+// Times are handed in, never waited for, unless it is the waiting that a row is
+// about. They are whole milliseconds close to the real clock, and what should
+// have run out has run out by that clock too, so that a store may let its
+// database expire things.
 package storetest
 
 import (
@@ -35,6 +36,8 @@ func Run(t *testing.T, open func(t *testing.T) session.Store) {
 		{"Replace", replaceRows},
 		{"End", endRows},
 		{"EndTagged", endTaggedRows},
+		{"Mark", markRows},
+		{"Tagged", taggedRows},
 		{"Touch", touchRows},
 		{"Once", onceRows},
 		{"Lease", leaseRows},
@@ -73,6 +76,7 @@ func random[T ~[32]byte]() T {
 func record(tags ...session.Tag) session.Record {
 	return session.Record{
 		Binding: random[[32]byte](),
+		Began:   now.Add(-2 * time.Minute),
 		Created: now.Add(-time.Minute),
 		Expires: now.Add(time.Hour),
 		Used:    now.Add(-time.Minute),
@@ -96,9 +100,18 @@ func create(t *testing.T, s session.Store, rec session.Record) session.Key {
 func createMany(t *testing.T, s session.Store, n int, rec session.Record) []session.Key {
 	t.Helper()
 	keys := make([]session.Key, n)
+	for i := range keys {
+		keys[i] = random[session.Key]()
+	}
+	createAll(t, s, keys, rec)
+	return keys
+}
+
+// createAll adds the record under each of the keys, many at a time.
+func createAll(t *testing.T, s session.Store, keys []session.Key, rec session.Record) {
+	t.Helper()
 	parallel(64, func(worker int) {
-		for i := worker; i < n; i += 64 {
-			keys[i] = random[session.Key]()
+		for i := worker; i < len(keys); i += 64 {
 			if err := s.Create(t.Context(), keys[i], rec); err != nil {
 				t.Errorf("Create: %v", err)
 				return
@@ -108,7 +121,6 @@ func createMany(t *testing.T, s session.Store, n int, rec session.Record) []sess
 	if t.Failed() {
 		t.FailNow()
 	}
-	return keys
 }
 
 // parallel runs f n times at once and waits for all.
@@ -141,6 +153,16 @@ func end(t *testing.T, s session.Store, key session.Key, reason session.Reason) 
 		t.Fatalf("End: %v", err)
 	}
 	return rec
+}
+
+// endTagged ends what carries the tag and is in the scope.
+func endTagged(t *testing.T, s session.Store, tag session.Tag, reason session.Reason, sc session.Scope) []session.Ending {
+	t.Helper()
+	endings, err := s.EndTagged(t.Context(), tag, reason, sc)
+	if err != nil {
+		t.Fatalf("EndTagged: %v", err)
+	}
+	return endings
 }
 
 func sweep(t *testing.T, s session.Store, l session.Limits) []session.Ending {
@@ -208,6 +230,7 @@ func wantRecord(t *testing.T, got, want session.Record) {
 		name      string
 		got, want time.Time
 	}{
+		{"Began", got.Began, want.Began},
 		{"Created", got.Created, want.Created},
 		{"Expires", got.Expires, want.Expires},
 		{"Used", got.Used, want.Used},

@@ -143,6 +143,19 @@ var sweepRows = []row{
 		sweep(t, s, limits)
 		wantError(t, "Once", s.Once(t.Context(), key, now.Add(time.Hour)), session.ErrExists)
 	}},
+	{"a mark that has not run out is not forgotten", func(t *testing.T, s session.Store) {
+		rec := record(random[session.Tag]())
+		mark(t, s, rec.Tags[0], markNow(session.BackChannel))
+		sweep(t, s, limits)
+		wantBarred(t, s, rec, session.BackChannel)
+	}},
+	{"a sweep does not take a renewed mark for the one that ran out", func(t *testing.T, s session.Store) {
+		rec := record(random[session.Tag]())
+		mark(t, s, rec.Tags[0], session.Mark{Reason: session.Revoked, BeganBefore: now, Until: now.Add(-time.Second)})
+		mark(t, s, rec.Tags[0], markNow(session.BackChannel))
+		sweep(t, s, limits)
+		wantBarred(t, s, rec, session.BackChannel)
+	}},
 	{"thousands are ended in one call and thousands live on", func(t *testing.T, s session.Store) {
 		tired, fresh := record(), record()
 		tired.Used = ago(idle)
@@ -164,30 +177,40 @@ var sweepRows = []row{
 		keys := createMany(t, s, 3000, rec)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		go func() {
-			for ctx.Err() == nil {
-				if n, err := s.Count(ctx); err != nil || n < len(keys) {
-					cancel()
-				}
-			}
-		}()
+		go cancelWhenFewer(ctx, cancel, s, len(keys))
 		endings, err := s.Sweep(ctx, limits)
 		if err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("Sweep: error = %v, want %v", err, context.Canceled)
 		}
-		// What the sweep may have left under way is done when a later write is.
-		touch(t, s, keys[0], now)
-		var ended []session.Key
-		for _, key := range keys {
-			if _, err := s.Load(t.Context(), key); errors.Is(err, session.ErrAbsent) {
-				ended = append(ended, key)
-			}
-		}
-		wantEndings(t, endings, session.IdleTimeout, rec.Binding, ended...)
-		if err == nil && len(ended) != len(keys) {
-			t.Errorf("Sweep without an error ended %d of %d", len(ended), len(keys))
-		}
+		wantToldOf(t, s, endings, session.IdleTimeout, rec.Binding, keys, err == nil)
 	}},
+}
+
+// cancelWhenFewer cancels as soon as the store has fewer than n sessions.
+func cancelWhenFewer(ctx context.Context, cancel func(), s session.Store, n int) {
+	for ctx.Err() == nil {
+		if left, err := s.Count(ctx); err != nil || left < n {
+			cancel()
+		}
+	}
+}
+
+// wantToldOf wants endings to be of those of the keys that have ended, and them
+// to be all if the call was finished.
+func wantToldOf(t *testing.T, s session.Store, endings []session.Ending, reason session.Reason, binding [32]byte, keys []session.Key, finished bool) {
+	t.Helper()
+	// What the call may have left under way is done when a later write is.
+	touch(t, s, keys[0], now)
+	var ended []session.Key
+	for _, key := range keys {
+		if _, err := s.Load(t.Context(), key); errors.Is(err, session.ErrAbsent) {
+			ended = append(ended, key)
+		}
+	}
+	wantEndings(t, endings, reason, binding, ended...)
+	if finished && len(ended) != len(keys) {
+		t.Errorf("ended %d of %d without an error", len(ended), len(keys))
+	}
 }
 
 var countRows = []row{

@@ -75,8 +75,8 @@ func scribble(rec session.Record) {
 	}
 }
 
-// calls are all that a store can be asked, about one key.
-func calls(s session.Store, key session.Key) map[string]func(context.Context) error {
+// calls are all that a store can be asked, about one key and a tag.
+func calls(s session.Store, key session.Key, tag session.Tag) map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"Create":  func(ctx context.Context) error { return s.Create(ctx, random[session.Key](), record()) },
 		"Load":    func(ctx context.Context) error { _, err := s.Load(ctx, key); return err },
@@ -86,9 +86,13 @@ func calls(s session.Store, key session.Key) map[string]func(context.Context) er
 			return err
 		},
 		"EndTagged": func(ctx context.Context) error {
-			_, err := s.EndTagged(ctx, random[session.Tag](), session.Logout, session.Scope{})
+			_, err := s.EndTagged(ctx, tag, session.Logout, session.Scope{})
 			return err
 		},
+		"Mark": func(ctx context.Context) error {
+			return s.Mark(ctx, tag, session.Mark{Reason: session.BackChannel, BeganBefore: now, Until: now.Add(time.Hour)})
+		},
+		"Tagged":  func(ctx context.Context) error { _, err := s.Tagged(ctx, tag, session.Key{}, 10); return err },
 		"Touch":   func(ctx context.Context) error { return s.Touch(ctx, []session.Touch{{Key: key, At: now}}) },
 		"Once":    func(ctx context.Context) error { return s.Once(ctx, key, now.Add(time.Hour)) },
 		"Acquire": func(ctx context.Context) error { _, err := s.Acquire(ctx, key, long); return err },
@@ -113,11 +117,12 @@ var unknownRows = []row{
 		}
 	}},
 	{"a context that is over means unknown and changes nothing", func(t *testing.T, s session.Store) {
-		rec := record()
+		tag := random[session.Tag]()
+		rec := record(tag)
 		key := create(t, s, rec)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		for name, call := range calls(s, key) {
+		for name, call := range calls(s, key, tag) {
 			err := call(ctx)
 			wantUnknown(t, name, err)
 			if !errors.Is(err, context.Canceled) {
@@ -127,20 +132,22 @@ var unknownRows = []row{
 		rec.Version = 1
 		wantRecord(t, load(t, s, key), rec)
 		wantCount(t, s, 1)
+		create(t, s, rec) // there is no mark
 		if err := s.Once(t.Context(), key, now.Add(time.Hour)); err != nil {
 			t.Errorf("Once: %v", err)
 		}
 		acquire(t, s, key, long)
 	}},
 	{"a closed store knows nothing of any session", func(t *testing.T, s session.Store) {
-		live, ended := create(t, s, record()), create(t, s, record())
+		tag := random[session.Tag]()
+		live, ended := create(t, s, record(tag)), create(t, s, record(tag))
 		end(t, s, ended, session.Logout)
 		lease := acquire(t, s, live, long)
 		if err := s.Close(); err != nil {
 			t.Fatalf("Close: %v", err)
 		}
 		for _, key := range []session.Key{live, ended, random[session.Key]()} {
-			for name, call := range calls(s, key) {
+			for name, call := range calls(s, key, tag) {
 				wantUnknown(t, name, call(t.Context()))
 			}
 		}
