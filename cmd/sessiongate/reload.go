@@ -86,6 +86,7 @@ func needsRestart(old, now *config.Config) error {
 		{"limits.header_bytes", old.Limits.HeaderBytes == now.Limits.HeaderBytes},
 		{"limits.connections", old.Limits.Connections == now.Limits.Connections},
 		{"admin.listen", old.Admin.Listen == now.Admin.Listen},
+		{"admin.socket", old.Admin.Socket == now.Admin.Socket},
 		{"log.format", old.Log.Format == now.Log.Format},
 		{"session.store", old.Session.Store == now.Session.Store},
 	} {

@@ -52,9 +52,12 @@ type Limits struct {
 	LoginPerMinute int `yaml:"login_per_minute" default:"60"`
 }
 
-// Admin is the listener for health and metrics.
+// Admin is the listener for health and metrics, and for sessions where there is
+// a token or a socket.
 type Admin struct {
 	Listen string `yaml:"listen" default:"127.0.0.1:9180"`
+	Token  Secret `yaml:"token"`
+	Socket Path   `yaml:"socket"`
 }
 
 // Log says what is logged and how.
@@ -69,6 +72,7 @@ type Session struct {
 	Keys        []Secret      `yaml:"keys" required:"true"`
 	IdleTimeout time.Duration `yaml:"idle_timeout" default:"30m"`
 	Lifetime    time.Duration `yaml:"lifetime" default:"12h"`
+	MaxPerUser  int           `yaml:"max_per_user" default:"0"`
 	Cookie      Cookie        `yaml:"cookie"`
 	Store       Store         `yaml:"store"`
 }
@@ -124,12 +128,15 @@ type OIDC struct {
 	Signer crypto.Signer  `json:"-"`
 }
 
-// Logout says what a logout does besides ending the session here.
+// Logout says what a logout does besides ending the session here, and how the
+// provider can end it.
 type Logout struct {
-	EndSession  bool   `yaml:"end_session" default:"true"`
-	IDTokenHint bool   `yaml:"id_token_hint" default:"true"`
-	Revoke      bool   `yaml:"revoke" default:"true"`
-	After       string `yaml:"after" default:"/"`
+	EndSession      bool     `yaml:"end_session" default:"true"`
+	IDTokenHint     bool     `yaml:"id_token_hint" default:"true"`
+	Revoke          bool     `yaml:"revoke" default:"true"`
+	After           string   `yaml:"after" default:"/"`
+	AllowMissingExp bool     `yaml:"allow_missing_exp" default:"false"`
+	Hosts           []string `yaml:"hosts"`
 }
 
 // Route sends what is below a path to an upstream or to static files.
@@ -147,6 +154,8 @@ type Route struct {
 	ResponseHeaders      ResponseHeaders `yaml:"response_headers"`
 	ForwardAuthorization bool            `yaml:"forward_authorization" default:"false"`
 	PreserveHost         bool            `yaml:"preserve_host" default:"false"`
+	StreamKeepsAlive     bool            `yaml:"stream_keeps_alive" default:"false"`
+	EndWithSession       bool            `yaml:"end_with_session" default:"false"`
 	MaxBody              int64           `yaml:"max_body" default:"0"`
 	Timeout              time.Duration   `yaml:"timeout" default:"30s"`
 	InsecureHTTP         bool            `yaml:"insecure_http" default:"false"`

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -150,6 +151,37 @@ apps:
 	}
 	if got := c.Warnings().Error(); !strings.Contains(got, "session.idle_timeout: is longer than session.lifetime") {
 		t.Errorf("warnings = %s", got)
+	}
+}
+
+// Whoever has the token ends everybody's sessions, so nobody may guess it.
+func TestAdminTokensAreStrongOrRefused(t *testing.T) {
+	for _, row := range []struct{ name, token, want string }{
+		{"what keygen prints", "q9Zr0Jw2cXh4tV7nLs1KpE8mYd3uGa6bFo5iTkW3x1Q=", ""},
+		{"32 characters of hex", "3f9a1c5be07d24886cb1f0e29d37a45c", ""},
+		{"31 characters", "3f9a1c5be07d24886cb1f0e29d37a45", "has 31 characters"},
+		{"a few characters again and again", strings.Repeat("secret", 8), "is a weak token"},
+		{"a blank", "q9Zr0Jw2cXh4tV7nLs1KpE8mYd3uGa6b Fo5iTkW3x1Q", "has characters that a bearer token cannot have"},
+		{"a line break", `q9Zr0Jw2cXh4tV7nLs1KpE8mYd3uGa6b\nX-Y: Fo5iTkW3x1Q`, "has characters that a bearer token cannot have"},
+		{"a letter that headers cannot carry", "q9Zr0Jw2cXh4tV7nLs1KpE8mYd3uGä6bFo5iTkW3x1Q", "has characters that a bearer token cannot have"},
+		{"the key of the sessions", "q9Zr0Jw2cXh4tV7nLs1KpE8mYd3uGa6bFo5iTkW3x0Q=", "is one of session.keys"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			c, err := Parse("c.yaml", []byte(leastConfig+`admin: {token: "`+row.token+`"}`))
+			switch {
+			case row.want == "" && (err != nil || c.Admin.Token.Reveal() != row.token):
+				t.Errorf("refused: %v", err)
+			case row.want != "" && !strings.Contains(fmt.Sprint(err), "admin.token: "+row.want):
+				t.Errorf("error = %v, want %q in it", err, row.want)
+			}
+		})
+	}
+}
+
+func TestTheAdminSocketIsAFileOfItsOwn(t *testing.T) {
+	_, err := Parse("c.yaml", []byte(strings.Replace(leastConfig, "session: {", "session: {store: {bbolt: {path: x.db}}, ", 1)+`admin: {socket: ./x.db}`))
+	if !strings.Contains(fmt.Sprint(err), "admin.socket: is the path of the store") {
+		t.Errorf("error = %v", err)
 	}
 }
 

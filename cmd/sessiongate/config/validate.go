@@ -7,8 +7,10 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"sessiongate/session"
@@ -48,6 +50,7 @@ func (c *Config) validate() {
 	if c.Listen == c.Admin.Listen && !strings.HasSuffix(c.Listen, ":0") {
 		c.report("admin.listen", "is the public listener", "use another port: health and metrics are not for the public")
 	}
+	c.validateAdmin()
 	if c.Limits.HeaderBytes < 4096 {
 		c.report("limits.header_bytes", "is too small for ordinary requests", "allow 4096 or more")
 	}
@@ -58,6 +61,48 @@ func (c *Config) validate() {
 		c.validateApp(fmt.Sprintf("apps[%d]", i), &c.Apps[i], origins)
 	}
 	c.validateServerTLS()
+	c.validateLogoutHosts()
+}
+
+// bearerToken is RFC 6750, section 2.1.
+var bearerToken = regexp.MustCompile(`^[A-Za-z0-9._~+/-]+=*$`)
+
+// minTokenLength is that of 24 random bytes in base64, and of 16 in hex: nobody
+// guesses them, so that the listener need not slow anybody down.
+const minTokenLength = 32
+
+func (c *Config) validateAdmin() {
+	const fix = "make one with: sessiongate keygen"
+	token := c.Admin.Token.Reveal()
+	switch {
+	case token == "":
+	case !bearerToken.MatchString(token):
+		c.report("admin.token", "has characters that a bearer token cannot have", fix)
+	case len(token) < minTokenLength:
+		c.report("admin.token", fmt.Sprintf("has %d characters, and needs %d or more: it opens everybody's session to its end", len(token), minTokenLength), fix)
+	case isRepetitive(token):
+		c.report("admin.token", "is a weak token: it repeats a few characters", fix)
+	case slices.Contains(c.Session.Keys, c.Admin.Token):
+		c.report("admin.token", "is one of session.keys", "make another one with: sessiongate keygen")
+	}
+	switch socket := c.Admin.Socket; {
+	case len(socket) > maxSocketPath:
+		c.report("admin.socket", fmt.Sprintf("is too long: the system allows %d bytes for the absolute path of a socket", maxSocketPath), "name one in a directory near the root, such as /run/sessiongate/admin.sock")
+	case socket != "" && socket == c.Session.Store.Bbolt.Path:
+		c.report("admin.socket", "is the path of the store", "name another one")
+	}
+}
+
+// maxSocketPath leaves room for the NUL at the end (unix(7)).
+const maxSocketPath = len(syscall.RawSockaddrUnix{}.Path) - 1
+
+// isRepetitive is the measure of session.DecodeKey.
+func isRepetitive(token string) bool {
+	different := make(map[rune]bool)
+	for _, r := range token {
+		different[r] = true
+	}
+	return len(different) < 8
 }
 
 func (c *Config) validateListener(key, address string) {

@@ -1,10 +1,12 @@
 package config
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -110,6 +112,80 @@ func (c *Config) validateOIDC(key string, o *OIDC, base string) {
 	if checkPath(path) != "" || !isFieldValue(after) || isBelow(path, base) {
 		c.report(key+".logout.after", "is not a path of the app", "write one such as / or /goodbye, not below base_path")
 	}
+	for i, host := range o.Logout.Hosts {
+		c.validateLogoutHost(fmt.Sprintf("%s.logout.hosts[%d]", key, i), host)
+	}
+}
+
+// validateLogoutHost wants a host as the provider's Host header names it.
+func (c *Config) validateLogoutHost(key, host string) {
+	const fix = "write host or host:port and nothing else, as in gateway.internal:8080"
+	name, port := splitHost(host)
+	_, bad := netip.ParseAddr(name)
+	switch {
+	case strings.Contains(host, "*"):
+		c.report(key, "is a wildcard", "write each host out")
+	case strings.ContainsAny(host, "/?#@"):
+		c.report(key, "is more than a host", fix)
+	case host != strings.ToLower(host):
+		c.report(key, "is not in lower case", "write it in lower case")
+	case strings.HasSuffix(host, ":") || !validPort(port):
+		c.report(key, "has a port that does not exist", "use 1 to 65535, or leave it out for any")
+	case bad != nil && !hostName.MatchString(name), bad == nil && strings.Contains(name, ":") && !strings.HasPrefix(host, "["):
+		c.report(key, "is not a host", fix)
+	}
+}
+
+// splitHost splits "host" and "host:port"; the port of the first is "".
+func splitHost(host string) (name, port string) {
+	if name, port, err := net.SplitHostPort(host); err == nil {
+		return name, port
+	}
+	if inner, ok := strings.CutPrefix(host, "["); ok && strings.HasSuffix(inner, "]") {
+		return strings.TrimSuffix(inner, "]"), ""
+	}
+	return host, ""
+}
+
+// validateLogoutHosts refuses hosts at which it is not clear whose sessions a call
+// is to end: two apps are told apart by host, or by base_path.
+func (c *Config) validateLogoutHosts() {
+	type place struct {
+		app            int
+		key, host, own string // own: of an app's origin
+	}
+	var all []place
+	for i, app := range c.Apps {
+		if u, err := url.Parse(app.Origin); err == nil && u.Host != "" {
+			port := cmp.Or(u.Port(), map[string]string{"https": "443", "http": "80"}[u.Scheme])
+			all = append(all, place{app: i, key: fmt.Sprintf("apps[%d].origin", i), own: net.JoinHostPort(u.Hostname(), port)})
+		}
+	}
+	for i, app := range c.Apps {
+		for j, host := range app.OIDC.Logout.Hosts {
+			key := fmt.Sprintf("apps[%d].oidc.logout.hosts[%d]", i, j)
+			for _, other := range all {
+				switch {
+				case other.app == i && other.host == host:
+					c.report(key, "is listed twice", "remove one")
+				case other.app == i:
+				case other.own != "" && sameHost(host, other.own):
+					c.report(key, "is the host of "+other.key, "use a name that is no app's")
+				case other.own == "" && app.BasePath == c.Apps[other.app].BasePath && sameHost(host, other.host):
+					c.report(key, "is "+other.key+" too, with the same base_path", "use another host, or give the apps different base_paths")
+				}
+			}
+			all = append(all, place{app: i, key: key, host: host})
+		}
+	}
+}
+
+// sameHost tells whether a request could name both. A host without a port is
+// named by any.
+func sameHost(a, b string) bool {
+	name, port := splitHost(a)
+	name2, port2 := splitHost(b)
+	return name == name2 && (port == "" || port2 == "" || port == port2)
 }
 
 // validateProviderURL checks an issuer, or the URL of its metadata (OpenID

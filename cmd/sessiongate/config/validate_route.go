@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -48,7 +49,7 @@ func (c *Config) validateAuth(key string, r *Route) {
 	if r.Auth != "none" {
 		return
 	}
-	for _, name := range []string{"token", "csrf"} {
+	for _, name := range []string{"token", "csrf", "stream_keeps_alive", "end_with_session"} {
 		if c.src.has(join(key, name)) {
 			c.report(join(key, name), "has no effect with auth: none", "remove it, or change auth to optional or required")
 		}
@@ -56,7 +57,7 @@ func (c *Config) validateAuth(key string, r *Route) {
 }
 
 // upstreamOnly are the keys that mean nothing for files.
-var upstreamOnly = []string{"token", "headers", "forward_authorization", "preserve_host", "max_body", "timeout", "insecure_http", "tls"}
+var upstreamOnly = []string{"token", "headers", "forward_authorization", "preserve_host", "stream_keeps_alive", "end_with_session", "max_body", "timeout", "insecure_http", "tls"}
 
 func (c *Config) validateStatic(key string, r *Route) {
 	for _, name := range upstreamOnly {
@@ -79,6 +80,9 @@ func (c *Config) validateUpstream(key string, r *Route) {
 	case u.Scheme == "unix":
 		if u.Host != "" || u.Path == "" || u.Path[0] != '/' {
 			c.report(key+".upstream", "does not name a socket by its absolute path", "write unix:///run/api.sock, with three slashes")
+		}
+		if c.Admin.Socket != "" && filepath.Clean(u.Path) == string(c.Admin.Socket) {
+			c.report(key+".upstream", "is admin.socket", "name the API's socket: the admin socket is not for the public")
 		}
 	case u.Scheme != "http" && u.Scheme != "https":
 		c.report(key+".upstream", "has a scheme that is not supported", fix)

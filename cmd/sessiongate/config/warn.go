@@ -57,6 +57,9 @@ func (w *warner) server(c *Config) {
 	host, _, _ := net.SplitHostPort(c.Admin.Listen)
 	if !isLoopback(host) {
 		w.warn("admin.listen", "can be reached from other machines", "let the network keep strangers out: metrics name apps and routes")
+		if c.Admin.Token != "" {
+			w.warn("admin.token", "goes over the network in the clear", "listen on loopback, or use admin.socket: whoever reads the token can end everybody's sessions")
+		}
 	}
 	if c.Log.Level == "debug" {
 		w.warn("log.level", "is debug", "use info in production")
@@ -122,6 +125,9 @@ func (w *warner) oidc(key string, o *OIDC) {
 	}
 	if !o.Logout.Revoke {
 		w.warn(key+".logout.revoke", "is off", "refresh tokens stay good after a logout")
+	}
+	if o.Logout.AllowMissingExp {
+		w.warn(key+".logout.allow_missing_exp", "accepts logout tokens that say nothing of their end", "only for a provider that sends none: OpenID Connect requires exp")
 	}
 }
 
