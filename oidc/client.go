@@ -41,9 +41,12 @@ func NewClient(cfg Config) (*Client, error) {
 	c.metadata = &document[*metadata]{
 		name: "provider metadata", fetch: c.fetchMetadata, timeout: cfg.Timeout, maxAge: metadataAge, log: cfg.Log,
 	}
-	c.keys = &keySet{document[[]jose.JSONWebKey]{
-		name: "provider keys", fetch: c.fetchKeys, timeout: cfg.Timeout, maxAge: keysAge, log: cfg.Log,
-	}}
+	c.keys = &keySet{
+		document: document[[]jose.JSONWebKey]{
+			name: "provider keys", fetch: c.fetchKeys, timeout: cfg.Timeout, maxAge: keysAge, log: cfg.Log,
+		},
+		answered: cooldown{pause: answeredPause}, unasked: cooldown{pause: unaskedPause},
+	}
 	return c, nil
 }
 

@@ -49,6 +49,9 @@ type Logout struct {
 	IDTokenHint bool   // with the ID token
 	Revoke      bool   // revoke the refresh token
 	After       string // where a logout ends if no returnUrl is asked for; "": "/"
+	// AllowMissingExp takes logout tokens without exp, which some providers send,
+	// for two minutes from their iat.
+	AllowMissingExp bool
 }
 
 // String keeps the client secret out of whatever prints a Config.

@@ -25,7 +25,12 @@ type document[T any] struct {
 	failures int           // in a row
 	err      error         // of the last of them
 	retry    time.Time     // no fetch before
-	renewed  time.Time     // the last fetch that renew asked for
+}
+
+// cooldown bounds how often one kind of caller may have a document fetched anew.
+type cooldown struct {
+	pause time.Duration
+	last  time.Time // when it had; guarded by the document's mu
 }
 
 // The pause after a failed fetch doubles from the first to the last of these. It
@@ -53,27 +58,37 @@ func (d *document[T]) get(ctx context.Context) (T, error) {
 	return d.await(ctx, done)
 }
 
-// renew fetches the document anew and returns it, unless somebody asked the same
-// within the last pause: then as it is known. A fetch under way will do.
-func (d *document[T]) renew(ctx context.Context, pause time.Duration) (T, error) {
+// renew returns the document as it is fetched after the call, unless limit had it
+// fetched within its last pause: then as it is known, and newer is false if that
+// is as it was. A fetch under way may have been answered too early, so that it is
+// waited for and does not count.
+func (d *document[T]) renew(ctx context.Context, limit *cooldown) (value T, newer bool, err error) {
 	d.mu.Lock()
+	if done := d.fetching; done != nil {
+		d.mu.Unlock()
+		if _, err := d.await(ctx, done); err != nil {
+			return value, false, err
+		}
+		newer = true
+		d.mu.Lock()
+	}
 	now := time.Now()
-	if d.fetching == nil && (now.Sub(d.renewed) < pause || now.Before(d.retry)) {
+	if d.fetching == nil && (now.Sub(limit.last) < limit.pause || now.Before(d.retry)) {
 		defer d.mu.Unlock()
-		return d.value, d.err
+		return d.value, newer, d.err
 	}
 	if d.fetching == nil {
-		d.renewed = now
+		limit.last = now
 		d.start()
 	}
 	done := d.fetching
 	d.mu.Unlock()
 	if _, err := d.await(ctx, done); err != nil {
-		return *new(T), err
+		return value, false, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.value, d.err
+	return d.value, true, d.err
 }
 
 func (d *document[T]) await(ctx context.Context, done <-chan struct{}) (T, error) {

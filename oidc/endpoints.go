@@ -25,7 +25,6 @@ type Endpoints struct {
 	metrics *Metrics
 	log     *slog.Logger
 	logins  limiter
-	revoker revoker
 }
 
 // Options are what Endpoints can do without.
@@ -50,7 +49,6 @@ func NewEndpoints(c *Client, app *session.App, o Options) *Endpoints {
 		e.address = peer
 	}
 	e.logins.perMinute = o.LoginsPerMinute
-	e.revoker = revoker{client: c, log: e.log, closing: make(chan struct{}), slots: make(chan struct{}, maxRevocations)}
 	return e
 }
 
@@ -62,9 +60,8 @@ func peer(r *http.Request) string {
 	return host
 }
 
-// Close waits for revocations under way until ctx ends. Those that failed once
-// are not tried again.
-func (e *Endpoints) Close(ctx context.Context) error { return e.revoker.close(ctx) }
+// Close has nothing to wait for: revocations are the session manager's.
+func (e *Endpoints) Close(context.Context) error { return nil }
 
 // path is the path of one of our endpoints.
 func (e *Endpoints) path(endpoint string) string { return e.client.cfg.BasePath + "/" + endpoint }

@@ -42,8 +42,8 @@ func (c *Client) verify(ctx context.Context, raw string) (*idToken, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnverifiable, err)
 	}
-	if err := checkHeader(raw); err != nil {
-		return nil, err
+	if err := checkHeader(raw, "JWT"); err != nil {
+		return nil, fmt.Errorf("oidc: id token: %w", err)
 	}
 	// go-oidc does not wrap the key set's error.
 	keys := &signature{keys: c.keys}
@@ -83,21 +83,21 @@ func (s *signature) VerifySignature(ctx context.Context, raw string) (payload []
 	return payload, s.err
 }
 
-// checkHeader refuses tokens of another type (CB-16) and such as bring, or point
-// at, the key to verify them by (CB-10).
-func checkHeader(raw string) error {
+// checkHeader refuses tokens of another type (CB-16, BC-05) and such as bring, or
+// point at, the key to verify them by (CB-10). A token may leave its type out.
+func checkHeader(raw string, types ...string) error {
 	encoded, _, _ := strings.Cut(raw, ".")
 	decoded, err := base64.RawURLEncoding.DecodeString(encoded)
 	if err != nil {
-		return errors.New("oidc: id token: not a JWT")
+		return badToken("not a JWT")
 	}
 	var header map[string]json.RawMessage
 	if err := json.Unmarshal(decoded, &header); err != nil {
-		return errors.New("oidc: id token: not a JWT")
+		return badToken("not a JWT")
 	}
 	for _, name := range []string{"jwk", "jku", "x5u", "x5c"} {
 		if _, ok := header[name]; ok {
-			return fmt.Errorf("oidc: id token: its header has %s", name)
+			return badToken("its header has " + name)
 		}
 	}
 	raws, ok := header["typ"]
@@ -105,11 +105,16 @@ func checkHeader(raw string) error {
 		return nil
 	}
 	var typ string
-	if err := json.Unmarshal(raws, &typ); err != nil || !strings.EqualFold(typ, "JWT") {
-		return errors.New("oidc: id token: it is a token of another type")
+	if err := json.Unmarshal(raws, &typ); err != nil || !slices.ContainsFunc(types, func(t string) bool { return strings.EqualFold(t, typ) }) {
+		return badToken("it is a token of another type")
 	}
 	return nil
 }
+
+// badToken says what is wrong with a token, in words of ours alone.
+type badToken string
+
+func (e badToken) Error() string { return string(e) }
 
 // decodeClaims reads the claims of a token without verifying anything.
 func decodeClaims(raw string) (claims idClaims, payload json.RawMessage, err error) {
@@ -129,23 +134,39 @@ func decodeClaims(raw string) (claims idClaims, payload json.RawMessage, err err
 // check is Core 1.0, section 3.1.3.7, steps 3 to 5, 9 and 10. Issuer and client
 // are checked already.
 func (c *idClaims) check(clientID string, skew time.Duration, now time.Time) error {
+	var err error
 	switch {
 	case c.Subject == "":
-		return errors.New("oidc: id token: no sub")
+		err = badToken("no sub")
+	case c.AuthorizedParty != "" && c.AuthorizedParty != clientID:
+		err = badToken("azp is another client")
+	case c.Expiry == nil:
+		err = badToken("exp is missing")
+	default:
+		err = checkUse(&c.Claims, clientID, skew, now)
+	}
+	if err != nil {
+		return fmt.Errorf("oidc: id token: %w", err)
+	}
+	return nil
+}
+
+// checkUse checks that a token is for us, and for now. Whether it may do without
+// exp is the caller's to say.
+func checkUse(c *jwt.Claims, clientID string, skew time.Duration, now time.Time) error {
+	switch {
 	// We trust no other audience: a token that is also somebody else's could have
 	// been got by them (CB-11).
 	case len(c.Audience) == 0 || slices.ContainsFunc(c.Audience, func(aud string) bool { return aud != clientID }):
-		return errors.New("oidc: id token: it has other audiences")
-	case c.AuthorizedParty != "" && c.AuthorizedParty != clientID:
-		return errors.New("oidc: id token: azp is another client")
-	case c.Expiry == nil || c.IssuedAt == nil:
-		return errors.New("oidc: id token: exp or iat is missing")
-	case !now.Add(-skew).Before(c.Expiry.Time()):
-		return fmt.Errorf("oidc: id token: expired at %v; is a clock wrong?", c.Expiry.Time().UTC())
+		return badToken("it has other audiences")
+	case c.IssuedAt == nil:
+		return badToken("iat is missing")
+	case c.Expiry != nil && !now.Add(-skew).Before(c.Expiry.Time()):
+		return fmt.Errorf("%w at %v; is a clock wrong?", badToken("expired"), c.Expiry.Time().UTC())
 	case c.IssuedAt.Time().After(now.Add(skew)):
-		return fmt.Errorf("oidc: id token: issued in the future, at %v; is a clock wrong?", c.IssuedAt.Time().UTC())
+		return fmt.Errorf("%w, at %v; is a clock wrong?", badToken("issued in the future"), c.IssuedAt.Time().UTC())
 	case c.NotBefore != nil && c.NotBefore.Time().After(now.Add(skew)):
-		return fmt.Errorf("oidc: id token: not valid before %v; is a clock wrong?", c.NotBefore.Time().UTC())
+		return fmt.Errorf("%w, but from %v on; is a clock wrong?", badToken("not valid yet"), c.NotBefore.Time().UTC())
 	}
 	return nil
 }
@@ -195,8 +216,8 @@ func (c *Client) Confirm(ctx context.Context, raw, former string) error {
 	if err != nil {
 		return err
 	}
-	if err := checkHeader(raw); err != nil {
-		return err
+	if err := checkHeader(raw, "JWT"); err != nil {
+		return fmt.Errorf("oidc: id token: %w", err)
 	}
 	if _, err := c.keys.VerifySignature(ctx, raw); err != nil {
 		return err

@@ -206,7 +206,10 @@ func TestCB10RandomKeyIDsCauseFewFetches(t *testing.T) { // pains 9, BC-11
 	p := newProvider(t)
 	g := newGateway(t, p)
 	g.browser().logIn("")
-	before := len(p.seen("/keys"))
+	before, began := len(p.seen("/keys")), time.Now()
+	fetches := func() (n, most int) {
+		return len(p.seen("/keys")) - before, int(time.Since(began).Seconds()) + 1
+	}
 	p.tell(func() { p.header = func(h map[string]any) { h["kid"] = rand.Text() } })
 	for range 100 {
 		b := g.browser()
@@ -214,8 +217,8 @@ func TestCB10RandomKeyIDsCauseFewFetches(t *testing.T) { // pains 9, BC-11
 			t.Fatal("a login with an unknown key id")
 		}
 	}
-	if n := len(p.seen("/keys")) - before; n != 1 {
-		t.Errorf("%d fetches for 100 unknown key ids within a cool-down, want 1", n)
+	if n, most := fetches(); n < 1 || n > most {
+		t.Errorf("%d fetches for 100 unknown key ids, want 1 to %d: one a second", n, most)
 	}
 	former := p.freshIDToken(nil)
 	for range 900 {
@@ -223,9 +226,42 @@ func TestCB10RandomKeyIDsCauseFewFetches(t *testing.T) { // pains 9, BC-11
 			t.Fatal("confirmed with an unknown key id")
 		}
 	}
-	if n := len(p.seen("/keys")) - before; n > 2 {
-		t.Errorf("%d fetches for 1000 unknown key ids", n)
+	if n, most := fetches(); n > most {
+		t.Errorf("%d fetches for 1000 unknown key ids, want at most %d: one a second", n, most)
 	}
+}
+
+// A fetch that is under way when the token comes may have been answered before
+// its key was published.
+func TestCB10KeyPublishedDuringAFetchIsFound(t *testing.T) {
+	p := newProvider(t)
+	g := newGateway(t, p)
+	g.browser().logIn("")
+	answered, release := make(chan struct{}), make(chan struct{})
+	var old map[string]any
+	p.tell(func() { old = p.jwks() })
+	p.take("/keys", func(w http.ResponseWriter, r *http.Request) {
+		p.take("/keys", nil)
+		close(answered)
+		<-release
+		reply(w, 200, old)
+	})
+	stranger := p.freshIDToken(nil)
+	p.tell(func() { p.header = func(h map[string]any) { h["kid"] = rand.Text() } })
+	unknown := p.freshIDToken(nil)
+	confirmed := make(chan error)
+	go func() { confirmed <- g.client.Confirm(t.Context(), unknown, stranger) }()
+	<-answered
+	p.tell(func() {
+		p.header = nil
+		p.keys, p.kid = map[string]crypto.Signer{"k2": otherKey()}, "k2"
+	})
+	time.AfterFunc(1100*time.Millisecond, func() { close(release) }) // the cool-down is over then
+	b := g.browser()
+	if a := b.callback(b.begin("")); a.StatusCode != http.StatusSeeOther {
+		t.Errorf("code %q, want 303", a.code())
+	}
+	<-confirmed
 }
 
 func TestCB10KeyRotationNeedsNoRestart(t *testing.T) { // pains 9

@@ -16,11 +16,17 @@ import (
 // fails.
 type keySet struct {
 	document[[]jose.JSONWebKey]
+	// Unknown key ids make us ask for new keys, but not too often (CB-10, BC-11).
+	// Anybody can make up logout tokens, so these must not use up what logins may
+	// ask for.
+	answered cooldown // for tokens that the token endpoint answered with
+	unasked  cooldown // for tokens that somebody sent us
 }
 
-// keyPause is how often unknown key ids may make us ask for new keys: anybody can
-// make up key ids (CB-10, BC-11).
-const keyPause = 10 * time.Second
+const (
+	answeredPause = time.Second
+	unaskedPause  = 10 * time.Second
+)
 
 var (
 	// errSignature: the key that the token names did not sign it.
@@ -30,29 +36,35 @@ var (
 )
 
 // VerifySignature returns the payload of a token that one of the provider's keys
-// signed. A provider that has new keys is asked for them
-// (Core 1.0, section 10.1.1).
+// signed, and that came from its token endpoint.
 func (s *keySet) VerifySignature(ctx context.Context, raw string) ([]byte, error) {
 	jws, err := jose.ParseSignedCompact(raw, signatureAlgorithms)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errSignature, err)
 	}
+	return s.verify(ctx, jws, &s.answered)
+}
+
+// verify returns the payload that one of the provider's keys signed. A provider
+// that has new keys is asked for them (Core 1.0, section 10.1.1), as far as limit
+// allows.
+func (s *keySet) verify(ctx context.Context, jws *jose.JSONWebSignature, limit *cooldown) ([]byte, error) {
 	keys, err := s.get(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnverifiable, err)
 	}
-	if payload, err := verifyWith(keys, jws); err == nil {
+	payload, failed := verifyWith(keys, jws)
+	if failed == nil {
 		return payload, nil
 	}
-	fresh, err := s.renew(ctx, keyPause)
-	if err == nil {
-		keys = fresh
-	}
-	payload, failed := verifyWith(keys, jws)
-	if failed != nil && err != nil { // new keys may come under an old key id, or none
+	keys, newer, err := s.renew(ctx, limit)
+	if err != nil { // new keys may come under an old key id, or none
 		return nil, fmt.Errorf("%w: %w", errUnverifiable, err)
 	}
-	return payload, failed
+	if !newer {
+		return nil, failed
+	}
+	return verifyWith(keys, jws)
 }
 
 // verifyWith tries the keys that may have signed. Without one the signature is

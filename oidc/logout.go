@@ -103,8 +103,8 @@ type loggedOut struct {
 	hint      string // the ID token
 }
 
-// logout ends the session of a request. It ends here first, then the tokens at
-// the provider: it works while the provider is down (LO-01).
+// logout ends the session of a request. It ends here first, then its tokens at the
+// provider: it works while the provider is down (LO-01).
 func (e *Endpoints) logout(r *http.Request, authorise func(*session.Session, url.Values) error) (loggedOut, error) {
 	out := loggedOut{returnURL: e.client.cfg.Logout.After}
 	q, err := query(r, "sid", "returnUrl")
@@ -125,7 +125,7 @@ func (e *Endpoints) logout(r *http.Request, authorise func(*session.Session, url
 	if err := authorise(s, q); err != nil {
 		return out, err
 	}
-	data, err := e.app.End(r.Context(), s, session.Logout)
+	hint, err := e.app.Logout(r.Context(), s)
 	if over(err) {
 		return out, nil
 	}
@@ -133,10 +133,7 @@ func (e *Endpoints) logout(r *http.Request, authorise func(*session.Session, url
 		return out, err
 	}
 	e.audit(r, slog.LevelInfo, "logout", "logged out", slog.String("session", s.LogID()))
-	if e.client.cfg.Logout.Revoke {
-		e.revoker.revoke(r.Context(), data.RefreshToken, data.AccessToken)
-	}
-	out.ended, out.hint = true, data.IDToken
+	out.ended, out.hint = true, hint
 	if q.Get("returnUrl") != "" {
 		out.returnURL = asked
 	}

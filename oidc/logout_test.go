@@ -1,7 +1,6 @@
 package oidc_test
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
@@ -299,22 +298,40 @@ func TestRV02UnavailableRevocationIsTriedAgain(t *testing.T) {
 	}
 }
 
-func TestCloseWaitsForRevocations(t *testing.T) {
+// RFC 7009, section 2.2.1
+func TestRV02RetryAfterOfARevocationIsObeyed(t *testing.T) {
 	p := newProvider(t)
-	release := make(chan struct{})
-	p.take("/revoke", func(w http.ResponseWriter, r *http.Request) { <-release })
+	p.take("/revoke", func(w http.ResponseWriter, r *http.Request) {
+		p.take("/revoke", nil)
+		w.Header().Set("Retry-After", "4")
+		w.WriteHeader(503)
+	})
 	g := newGateway(t, p)
 	b := g.browser()
 	b.logIn("")
 	b.get(b.logoutURL())
-	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if err := g.serving.Close(short); err == nil {
-		t.Error("Close did not wait")
+	began := time.Now()
+	eventually(t, "a second attempt", func() bool { return len(p.seen("/revoke")) == 2 })
+	if d := time.Since(began); d < 3*time.Second {
+		t.Errorf("tried again after %v, want 4 s", d)
 	}
+}
+
+func TestRV02RevocationGoesOnWithoutTheBrowser(t *testing.T) {
+	p := newProvider(t)
+	release, done := make(chan struct{}), make(chan error, 1)
+	p.take("/revoke", func(w http.ResponseWriter, r *http.Request) {
+		<-release
+		done <- r.Context().Err()
+	})
+	g := newGateway(t, p)
+	b := g.browser()
+	b.logIn("")
+	b.get(b.logoutURL())
+	b.CloseIdleConnections()
 	close(release)
-	if err := g.serving.Close(t.Context()); err != nil {
-		t.Error(err)
+	if err := <-done; err != nil {
+		t.Errorf("the revocation was broken off: %v", err)
 	}
 }
 

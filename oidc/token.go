@@ -53,17 +53,22 @@ func (c *Client) Refresh(ctx context.Context, refreshToken string) (*oauth2.Toke
 	return nil, outage(err)
 }
 
-// Revoke makes a refresh token useless (RFC 7009). The provider answers 200 for
-// one that was useless already. Without a revocation endpoint, or with
-// Logout.Revoke off, there is nothing to do. Errors are *session.Outage.
-func (c *Client) Revoke(ctx context.Context, refreshToken string) error {
-	if !c.cfg.Logout.Revoke {
+// Revoke makes the refresh token useless (RFC 7009), or the access token where
+// there is no other: a provider that revokes a refresh token does so for its
+// access tokens (section 2.1). It answers 200 for one that was useless already.
+// Without a token, without a revocation endpoint, or with Logout.Revoke off, there
+// is nothing to do.
+//
+// *session.Outage: it is worth another try (section 2.2.1). Any other error: it
+// is not.
+func (c *Client) Revoke(ctx context.Context, refreshToken, accessToken string) error {
+	token, hint := refreshToken, "refresh_token"
+	if token == "" {
+		token, hint = accessToken, "access_token"
+	}
+	if token == "" || !c.cfg.Logout.Revoke {
 		return nil
 	}
-	return c.revoke(ctx, refreshToken, "refresh_token")
-}
-
-func (c *Client) revoke(ctx context.Context, token, hint string) error {
 	md, err := c.discover(ctx)
 	if err != nil {
 		return outage(c.undiscovered(err))
@@ -75,13 +80,22 @@ func (c *Client) revoke(ctx context.Context, token, hint string) error {
 		"token":           {token},
 		"token_type_hint": {hint},
 	})
-	if err != nil {
+	if err == nil && a.status != http.StatusOK {
+		err = a.refusal("revocation")
+	}
+	if passing(err) {
 		return outage(err)
 	}
-	if a.status != http.StatusOK {
-		return outage(a.refusal("revocation"))
+	return err
+}
+
+// passing tells whether the failure of a call may be over soon.
+func passing(err error) bool {
+	var failed *callError
+	if !errors.As(err, &failed) {
+		return false
 	}
-	return nil
+	return failed.status == 0 || failed.status == http.StatusTooManyRequests || failed.status >= 500
 }
 
 // token makes a request of the token endpoint.

@@ -205,7 +205,7 @@ func TestClientAuthenticationFollowsTheMetadata(t *testing.T) {
 		if _, err := c.Refresh(t.Context(), canaryRT); err != nil {
 			t.Fatal(err)
 		}
-		if err := c.Revoke(t.Context(), canaryRT); err != nil {
+		if err := c.Revoke(t.Context(), canaryRT, ""); err != nil {
 			t.Fatal(err)
 		}
 		for _, path := range []string{"/token", "/revoke"} {
@@ -232,7 +232,7 @@ func TestLOG17PrivateKeyJWT(t *testing.T) {
 		if _, err := c.Refresh(t.Context(), canaryRT); err != nil {
 			t.Fatal(err)
 		}
-		if err := c.Revoke(t.Context(), canaryRT); err != nil {
+		if err := c.Revoke(t.Context(), canaryRT, ""); err != nil {
 			t.Fatal(err)
 		}
 		seen := map[any]bool{}
@@ -286,35 +286,94 @@ func TestPrivateKeyJWTTakesAnAlgorithmTheProviderKnows(t *testing.T) {
 }
 
 func TestRV01Revocation(t *testing.T) {
-	p := newProvider(t)
-	c := newClient(t, p)
-	if err := c.Revoke(t.Context(), canaryRT); err != nil {
-		t.Fatal(err)
-	}
-	if f := p.seen("/revoke")[0].form; f.Get("token") != canaryRT || f.Get("token_type_hint") != "refresh_token" {
-		t.Errorf("form = %v", f)
-	}
-	p.take("/revoke", page(503, ""))
-	var out *session.Outage
-	if err := c.Revoke(t.Context(), canaryRT); !errors.As(err, &out) || strings.Contains(err.Error(), "canary") {
-		t.Errorf("error = %v, want an Outage without the token", err)
-	}
-	p = newProvider(t)
-	p.metadata = func(md map[string]any) { delete(md, "revocation_endpoint") }
-	if err := newClient(t, p).Revoke(t.Context(), canaryRT); err != nil {
-		t.Errorf("without an endpoint: %v", err)
+	for name, test := range map[string]struct {
+		refresh, access string
+		metadata        func(map[string]any)
+		revoke          bool
+		token, hint     string // "": no request
+	}{
+		"a refresh token":                        {"r", "", nil, true, "r", "refresh_token"},
+		"both tokens":                            {"r", "a", nil, true, "r", "refresh_token"},
+		"an access token alone":                  {"", "a", nil, true, "a", "access_token"},
+		"no token":                               {"", "", nil, true, "", ""},
+		"a provider without revocation endpoint": {"r", "a", func(md map[string]any) { delete(md, "revocation_endpoint") }, true, "", ""},
+		// A provider may keep one grant for all of a user's sessions.
+		"logout.revoke off": {"r", "a", nil, false, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newProvider(t)
+			p.metadata = test.metadata
+			c := newClient(t, p, func(cfg *oidc.Config) { cfg.Logout.Revoke = test.revoke })
+			if err := c.Revoke(t.Context(), test.refresh, test.access); err != nil {
+				t.Fatal(err)
+			}
+			calls := p.seen("/revoke")
+			if test.token == "" {
+				if len(calls) != 0 {
+					t.Errorf("%d revocations, want none", len(calls))
+				}
+				return
+			}
+			want := url.Values{"token": {test.token}, "token_type_hint": {test.hint}}
+			if len(calls) != 1 || calls[0].form.Encode() != want.Encode() || calls[0].header.Get("Authorization") == "" {
+				t.Errorf("revocations %v, want one of %v with the client's credentials", calls, want)
+			}
+		})
 	}
 }
 
-// With logout.revoke off nothing is revoked, whichever way a session ends: a
-// provider may keep one grant for all of a user's sessions.
-func TestNothingIsRevokedWhereRevocationIsOff(t *testing.T) {
-	p := newProvider(t)
-	c := newClient(t, p, func(cfg *oidc.Config) { cfg.Logout.Revoke = false })
-	if err := c.Revoke(t.Context(), canaryRT); err != nil {
-		t.Errorf("Revoke: %v", err)
+func TestRV02WhichRevocationsAreWorthAnotherTry(t *testing.T) {
+	after := func(status int, seconds string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Retry-After", seconds)
+			w.WriteHeader(status)
+		}
 	}
-	if calls := p.seen("/revoke"); len(calls) != 0 {
-		t.Errorf("%d revocations", len(calls))
+	for name, test := range map[string]struct {
+		answer http.HandlerFunc
+		again  bool
+		after  time.Duration
+	}{
+		"503":                        {page(503, "canary"), true, 0},
+		"503 with Retry-After":       {after(503, "7"), true, 7 * time.Second},
+		"429 with Retry-After":       {after(429, "9"), true, 9 * time.Second},
+		"500":                        {page(500, ""), true, 0},
+		"502":                        {page(502, ""), true, 0},
+		"silence":                    {silence, true, 0},
+		"a closed connection":        {hangUp, true, 0},
+		"invalid_client":             {oauthError(401, "invalid_client"), false, 0},
+		"unsupported_token_type":     {oauthError(400, "unsupported_token_type"), false, 0},
+		"400 with a page":            {page(400, "canary"), false, 0},
+		"404":                        {page(404, ""), false, 0},
+		"a redirect":                 {after(307, ""), false, 0},
+		"200 for an endless page":    {huge, false, 0},
+		"204, which no one promised": {page(204, ""), false, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newProvider(t)
+			p.take("/revoke", test.answer)
+			c := newClient(t, p, func(cfg *oidc.Config) { cfg.Timeout = 300 * time.Millisecond })
+			err := c.Revoke(t.Context(), canaryRT, "canary-at")
+			var out *session.Outage
+			if again := errors.As(err, &out); err == nil || again != test.again {
+				t.Fatalf("error = %v, want an Outage: %v", err, test.again)
+			}
+			if test.again && out.RetryAfter != test.after {
+				t.Errorf("RetryAfter = %v, want %v", out.RetryAfter, test.after)
+			}
+			if strings.Contains(err.Error(), "canary") {
+				t.Errorf("a secret is in %v", err)
+			}
+			if n := len(p.seen("/revoke")); n != 1 {
+				t.Errorf("%d requests, want 1: trying again is the caller's", n)
+			}
+		})
+	}
+	p := newProvider(t)
+	p.take("/.well-known/openid-configuration", page(503, ""))
+	var out *session.Outage
+	if err := newClient(t, p).Revoke(t.Context(), canaryRT, ""); !errors.As(err, &out) || out.RetryAfter <= 0 {
+		t.Errorf("no metadata: %v, want an Outage with RetryAfter", err)
 	}
 }
