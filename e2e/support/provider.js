@@ -15,8 +15,9 @@ export const users = {
 
 const subject = (username) => `subject-of-${username}`;
 
-// startProvider starts the provider with one confidential client for the app at origin. Options: accessTTL in seconds.
-export async function startProvider(origin, { accessTTL = 4 } = {}) {
+// startProvider starts the provider with one confidential client for the app at origin. Options: accessTTL in seconds;
+// bySubject: its logout tokens name the user and not the session.
+export async function startProvider(origin, { accessTTL = 4, bySubject = false } = {}) {
   // What tests may change on the way: the life of access tokens in seconds, and how many milliseconds longer the token
   // endpoint takes.
   const pace = { accessTTL, tokenDelay: 0 };
@@ -26,7 +27,7 @@ export async function startProvider(origin, { accessTTL = 4 } = {}) {
   // 127.0.0.1 is another site than the app's localhost, so that SameSite faults show.
   const issuer = `http://127.0.0.1:${server.address().port}`;
 
-  const provider = new Provider(issuer, configuration(origin, pace));
+  const provider = new Provider(issuer, configuration(origin, pace, bySubject));
   const records = watch(provider);
   provider.use(async (ctx, next) => {
     if (ctx.path === '/token') await sleep(pace.tokenDelay);
@@ -54,7 +55,7 @@ export async function startProvider(origin, { accessTTL = 4 } = {}) {
   };
 }
 
-function configuration(origin, pace) {
+function configuration(origin, pace, bySubject) {
   const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
   return {
     clients: [{
@@ -62,6 +63,8 @@ function configuration(origin, pace) {
       client_secret: 'a-client-secret-of-some-length-for-tests',
       redirect_uris: [`${origin}/bff/callback`],
       post_logout_redirect_uris: [`${origin}/bff/logout/callback`],
+      backchannel_logout_uri: `${origin}/bff/backchannel`,
+      backchannel_logout_session_required: !bySubject,
       grant_types: ['authorization_code', 'refresh_token'],
       response_types: ['code'],
       token_endpoint_auth_method: 'client_secret_basic',
@@ -74,6 +77,7 @@ function configuration(origin, pace) {
     features: {
       devInteractions: { enabled: false },
       revocation: { enabled: true, allowedPolicy: (ctx, client, token) => token.clientId === client.clientId },
+      backchannelLogout: { enabled: true },
       rpInitiatedLogout: { enabled: true, logoutSource },
     },
     interactions: { url: (ctx, { uid }) => `/interaction/${uid}` },
@@ -130,6 +134,10 @@ function watch(provider) {
     await next();
     if (ctx.oidc?.route === 'revocation' && ctx.status === 200) revoked.push(ctx.oidc.params.token);
   });
+  const told = []; // clients that took a logout token
+  provider.on('backchannel.success', (ctx, client, accountId, sid) => told.push({ client: client.clientId, accountId, sid }));
+  const untold = []; // and those that did not
+  provider.on('backchannel.error', (ctx, err, client) => untold.push({ client: client.clientId, err }));
   const faults = [];
   provider.on('server_error', (ctx, err) => faults.push(err));
 
@@ -137,6 +145,8 @@ function watch(provider) {
     minted,
     calls,
     revoked,
+    told,
+    untold,
     faults,
     tokenCalls: (grant) => calls.filter((call) => call.grant === grant),
     reuses: () => calls.filter((call) => call.detail?.includes('already used')),

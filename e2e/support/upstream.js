@@ -30,6 +30,7 @@ export async function startUpstream(judge) {
     const { method, url, headers, token } = await record(req);
     const path = url.split('?')[0];
     if (path === '/api/stream') return stream(req, res);
+    if (path === '/api/ticks') return ticks(res);
     if (path.startsWith('/api/')) {
       // As an API does (RFC 6750, 3.1): a bad token is 401 invalid_token.
       if (token === 'invalid') res.setHeader('WWW-Authenticate', 'Bearer error="invalid_token"');
@@ -62,6 +63,15 @@ export async function startUpstream(judge) {
       await close(server);
     },
   };
+}
+
+// ticks sends events for as long as somebody listens.
+async function ticks(res) {
+  res.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-cache' });
+  for (let n = 1; !res.destroyed; n += 1) {
+    res.write(`data: ${n}\n\n`);
+    await sleep(100);
+  }
 }
 
 // stream sends three events, each long before the next, so that a proxy that buffers is seen.

@@ -14,7 +14,8 @@ export class World {
   #started = [];
 
   // start brings it up. Options: tls (an https origin), tap (keep every byte that the gateway sends to the browser),
-  // accessTTL (seconds), logout (of the app's oidc settings), routes (to be put before the usual ones).
+  // accessTTL (seconds), logout (of the app's oidc settings), routes (to be put before the usual ones), session (settings),
+  // bySubject (see startProvider).
   static async start(options = {}) {
     const world = new World();
     try {
@@ -26,17 +27,18 @@ export class World {
     return world;
   }
 
-  async #build({ tls = false, tap = false, accessTTL = 4, logout = {}, routes = [] }) {
+  async #build({ tls = false, tap = false, accessTTL = 4, logout = {}, routes = [], session = {}, bySubject = false }) {
     const port = await freePort();
     const listen = tap ? await freePort() : port;
     this.origin = `${tls ? 'https' : 'http'}://localhost:${port}`;
-    this.provider = await this.#keep(startProvider(this.origin, { accessTTL }));
+    this.provider = await this.#keep(startProvider(this.origin, { accessTTL, bySubject }));
     this.upstream = await this.#keep(startUpstream(this.provider.judge));
     this.site = await this.#keep(startSite());
     if (tap) this.tap = await this.#keep(startTap(port, listen));
     this.gateway = await this.#keep(Gateway.start((dir) => ({
       listen: `127.0.0.1:${listen}`,
       ...(tls && { tls: certificate(dir) }),
+      session,
       apps: [{
         origin: this.origin,
         oidc: {
