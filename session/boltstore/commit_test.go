@@ -42,7 +42,7 @@ func wantConsistent(t *testing.T, s *Store) {
 		if err != nil {
 			return err
 		}
-		claims, burials := 0, 0
+		claims, burials, ends := 0, 0, 0
 		_ = tx.Bucket(due).ForEach(func(entry, _ []byte) error {
 			switch entry[0] {
 			case byClaim:
@@ -50,6 +50,12 @@ func wantConsistent(t *testing.T, s *Store) {
 				key := dueKey(entry)
 				if value := txn.get(once, key[:]); value == nil || binary.BigEndian.Uint64(value) != dueStamp(entry) {
 					t.Errorf("a due entry of a claim that is not there")
+				}
+			case byMark:
+				ends++
+				tag := dueKey(entry)
+				if m, err := decodeMark(txn.get(marks, tag[:])); err != nil || stamp(m.Until) != dueStamp(entry) {
+					t.Errorf("a due entry of a mark that is not there: %v", err)
 				}
 			case byBurial:
 				burials++
@@ -76,6 +82,7 @@ func wantConsistent(t *testing.T, s *Store) {
 			"last uses":                {size(tx, used), live},
 			"entries for tombstones":   {burials, size(tx, sessions) - live},
 			"entries for Once's claim": {claims, size(tx, once)},
+			"entries for marks":        {ends, size(tx, marks)},
 		} {
 			if n[0] != n[1] {
 				t.Errorf("%s: %d, want %d", what, n[0], n[1])
@@ -104,10 +111,10 @@ func TestBucketsAgreeAfterAnySequence(t *testing.T) {
 	tag := func() session.Tag { return session.Tag{byte(rand.N(10))} }
 	for i := range 3000 {
 		var err error
-		switch rand.N(10) {
+		switch rand.N(12) {
 		case 0, 1:
 			err = s.Create(t.Context(), key(), session.Record{
-				Created: moment(), Used: moment(), Expires: moment(), Tags: []session.Tag{tag(), tag()}, Data: make([]byte, rand.N(9000)),
+				Began: moment(), Created: moment(), Used: moment(), Expires: moment(), Tags: []session.Tag{tag(), tag()}, Data: make([]byte, rand.N(9000)),
 			})
 		case 2:
 			err = s.Replace(t.Context(), key(), uint64(1+rand.N(2)), make([]byte, rand.N(9000)))
@@ -115,13 +122,17 @@ func TestBucketsAgreeAfterAnySequence(t *testing.T) {
 			_, err = s.End(t.Context(), key(), session.Logout, session.Condition{UnusedSince: moment()})
 		case 4:
 			if rand.N(5) == 0 {
-				_, err = s.EndTagged(t.Context(), tag(), session.Revoked, session.Scope{Except: []session.Key{key()}})
+				_, err = s.EndTagged(t.Context(), tag(), session.Revoked, session.Scope{Except: []session.Key{key()}, BeganBefore: moment()})
 			}
 		case 5, 6:
 			err = s.Touch(t.Context(), []session.Touch{{Key: key(), At: moment()}, {Key: key(), At: moment()}})
 		case 7, 8:
 			err = s.Once(t.Context(), session.Key{byte(rand.N(4))}, begun.Add(-time.Hour+rand.N(2*time.Hour)))
 		case 9:
+			err = s.Mark(t.Context(), tag(), session.Mark{BeganBefore: moment(), Until: begun.Add(-time.Hour + rand.N(2*time.Hour))})
+		case 10:
+			_, err = s.Tagged(t.Context(), tag(), key(), 3)
+		case 11:
 			if rand.N(5) > 0 {
 				continue
 			}
@@ -142,7 +153,7 @@ func TestBucketsAgreeAfterAnySequence(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = s.db.View(func(tx *bbolt.Tx) error {
-		for _, bucket := range [][]byte{sessions, used, tags, once, due} {
+		for _, bucket := range [][]byte{sessions, used, tags, once, marks, due} {
 			if n := size(tx, bucket); n != 0 {
 				t.Errorf("%d left in %s", n, bucket)
 			}
@@ -287,6 +298,46 @@ func TestACallThatGaveUpWritesWhatItWasGiven(t *testing.T) {
 		t.Errorf("Used = %v, %v, want %v", rec.Used, err, now)
 	}
 	wantConsistent(t, s)
+}
+
+// A tag that nobody carries is free for anybody to ask about: whoever does must
+// not stand in the way of those who write, nor wait for them.
+func TestEndTaggedOfNobodyIsNoWrite(t *testing.T) { // BC-11
+	s := open(t)
+	tag, began := session.Tag{7}, time.Now()
+	for i := range step + 1 {
+		if err := s.Create(t.Context(), session.Key{byte(i >> 8), byte(i), 1}, session.Record{Began: began, Tags: []session.Tag{tag}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	busy, goOn := make(chan struct{}), make(chan struct{})
+	defer close(goOn)
+	go func() { _ = s.update(t.Context(), func(*txn) error { close(busy); <-goOn; return nil }) }()
+	<-busy
+	for name, call := range map[string]func() ([]session.Ending, error){
+		"a tag that nobody carries": func() ([]session.Ending, error) {
+			return s.EndTagged(t.Context(), session.Tag{8}, session.FrontChannel, session.Scope{})
+		},
+		"all are spared": func() ([]session.Ending, error) {
+			return s.EndTagged(t.Context(), tag, session.BackChannel, session.Scope{BeganBefore: began})
+		},
+	} {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if endings, err := call(); err != nil || len(endings) > 0 {
+				t.Errorf("%s: EndTagged = %d endings, %v, want nothing", name, len(endings), err)
+			}
+		}()
+		select {
+		case <-done:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: it waits for the writer", name)
+		}
+	}
+	if n := len(s.writes); n != 0 {
+		t.Errorf("%d writes are waiting", n)
+	}
 }
 
 // A writer that found the file damaged while it committed must not go on.

@@ -2,12 +2,15 @@ package boltstore
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -100,6 +103,134 @@ func TestOpenRefusesTheFormatOfANewerVersion(t *testing.T) {
 			t.Fatalf("Open: error = %v, want one about a newer version", err)
 		}
 	}
+}
+
+// formerRecord is a live record as formerFormat wrote it.
+func formerRecord(rec session.Record) []byte {
+	b := binary.BigEndian.AppendUint64([]byte("L"), rec.Version)
+	b = append(b, rec.Binding[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(rec.Created.UnixNano()))
+	b = binary.BigEndian.AppendUint64(b, uint64(rec.Expires.UnixNano()))
+	b = binary.AppendUvarint(b, uint64(len(rec.Tags)))
+	for _, tag := range rec.Tags {
+		b = append(b, tag[:]...)
+	}
+	b = binary.AppendUvarint(b, uint64(len(rec.Listing)))
+	return append(append(b, rec.Listing...), rec.Data...)
+}
+
+// writeFormerFile writes a file as it was with formerFormat: with live sessions
+// of the record, a tombstone and a claim of Once.
+func writeFormerFile(t *testing.T, path string, rec session.Record, tombstone, claim session.Key, live ...session.Key) {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	number := func(at time.Time) []byte { return binary.BigEndian.AppendUint64(nil, uint64(at.UnixNano())) }
+	entry := func(kind string, at time.Time, key session.Key) []byte {
+		return slices.Concat([]byte(kind), number(at), key[:])
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		var errs []error
+		put := func(bucket string, key, value []byte) {
+			b, err := tx.CreateBucketIfNotExists([]byte(bucket))
+			if err == nil {
+				err = b.Put(key, value)
+			}
+			errs = append(errs, err)
+		}
+		put("meta", []byte("format"), []byte{1})
+		for _, key := range live {
+			put("sessions", key[:], formerRecord(rec))
+			put("used", key[:], slices.Concat(number(rec.Used), number(rec.Used)))
+			for _, tag := range rec.Tags {
+				put("tags", slices.Concat(tag[:], key[:]), nil)
+			}
+			put("due", entry("U", rec.Used, key), nil)
+			put("due", entry("C", rec.Created, key), nil)
+			put("due", entry("E", rec.Expires, key), nil)
+		}
+		put("sessions", tombstone[:], []byte("Tlogout"))
+		put("due", entry("T", rec.Expires, tombstone), nil)
+		put("once", claim[:], number(rec.Expires))
+		put("due", entry("O", rec.Expires, claim), nil)
+		return errors.Join(errs...)
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAFileOfTheFormerFormatIsReadAndWrittenOn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	now := time.Now().Round(0)
+	tag := session.Tag{7}
+	rec := session.Record{
+		Version: 3, Binding: [32]byte{9}, Created: now.Add(-time.Hour), Expires: now.Add(time.Hour), Used: now.Add(-time.Minute),
+		Tags: []session.Tag{{6}, tag}, Listing: []byte("listing"), Data: bytes.Repeat([]byte("data"), 1000),
+	}
+	read, replaced, ended, over := session.Key{1}, session.Key{2}, session.Key{3}, session.Key{4}
+	tombstone, claim := session.Key{5}, session.Key{6}
+	writeFormerFile(t, path, rec, tombstone, claim, read, replaced, ended, over)
+
+	want := rec
+	for range 2 { // as it was, and as it was written since
+		s := openAt(t, path)
+		wantConsistent(t, s)
+		_ = s.db.View(func(tx *bbolt.Tx) error {
+			if got := tx.Bucket(meta).Get(formatKey); !bytes.Equal(got, []byte{2}) {
+				t.Errorf("format = %v, want 2, so that no older version opens the file any more", got)
+			}
+			return nil
+		})
+		if got, err := s.Load(t.Context(), read); err != nil || !reflect.DeepEqual(got, rec) {
+			t.Errorf("Load = %+v, %v, want %+v", got, err, rec)
+		}
+		if got, err := s.Load(t.Context(), replaced); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("Load = %+v, %v, want %+v", got, err, want)
+		}
+		listed, err := s.Tagged(t.Context(), tag, read, 1)
+		unread := want
+		unread.Data = nil
+		if err != nil || len(listed) != 1 || !reflect.DeepEqual(listed[0], session.Listed{Key: replaced, Record: unread}) {
+			t.Errorf("Tagged = %+v, %v, want %+v", listed, err, unread)
+		}
+		var told *session.Ended
+		if _, err := s.Load(t.Context(), tombstone); !errors.As(err, &told) || told.Reason != session.Logout {
+			t.Errorf("Load of a tombstone: %v", err)
+		}
+		if err := s.Once(t.Context(), claim, now); !errors.Is(err, session.ErrExists) {
+			t.Errorf("Once: error = %v, want %v", err, session.ErrExists)
+		}
+
+		if err := s.Replace(t.Context(), replaced, want.Version, []byte("new")); err != nil {
+			t.Errorf("Replace: %v", err)
+		}
+		want.Version, want.Data = want.Version+1, []byte("new")
+		if err := s.Touch(t.Context(), []session.Touch{{Key: replaced, At: now}}); err != nil {
+			t.Errorf("Touch: %v", err)
+		}
+		want.Used = now
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	s := openAt(t, path)
+	if got, err := s.End(t.Context(), ended, session.Revoked, session.Condition{}); err != nil || !reflect.DeepEqual(got, rec) {
+		t.Errorf("End = %+v, %v, want %+v", got, err, rec)
+	}
+	// When their logins began nobody knows: none is spared for it.
+	endings, err := s.EndTagged(t.Context(), tag, session.BackChannel, session.Scope{Except: []session.Key{read}, BeganBefore: now.Add(-8 * time.Hour)})
+	if err != nil || len(endings) != 2 || endings[0] != (session.Ending{Key: replaced, Binding: rec.Binding, Reason: session.BackChannel}) {
+		t.Errorf("EndTagged = %v, %v, want two sessions", endings, err)
+	}
+	wantConsistent(t, s)
+	if endings, err := s.Sweep(t.Context(), session.Limits{Now: rec.Expires.Add(session.TombstoneGrace)}); err != nil || len(endings) != 1 {
+		t.Errorf("Sweep = %v, %v, want the one that is left", endings, err)
+	}
+	wantConsistent(t, s)
 }
 
 func TestOpenLeavesTheFilesOfOthersAlone(t *testing.T) {
@@ -280,7 +411,9 @@ func TestARecordThatCannotBeReadIsUnknown(t *testing.T) {
 	for name, value := range map[string][]byte{
 		"of a kind from the future": []byte("Z..."),
 		"cut off":                   encode(session.Record{})[:40],
-		"with too many tags":        append(encode(session.Record{})[:57], 0xff, 0xff, 0xff, 0xff, 0x0f),
+		"cut off in its times":      encode(session.Record{})[:60],
+		"with too many tags":        append(encode(session.Record{})[:65], 0xff, 0xff, 0xff, 0xff, 0x0f),
+		"of the former layout":      {wasLive, 0, 0, 0, 0, 0, 0, 0, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := open(t)
@@ -307,6 +440,12 @@ func TestARecordThatCannotBeReadIsUnknown(t *testing.T) {
 			_, err = s.End(t.Context(), damaged, session.Logout, session.Condition{})
 			wantDamaged("End", err)
 
+			_, err = s.Tagged(t.Context(), tag, session.Key{}, 1)
+			wantDamaged("Tagged", err)
+			if listed, err := s.Tagged(t.Context(), tag, damaged, 1); err != nil || len(listed) != 1 || listed[0].Key != healthy {
+				t.Errorf("Tagged after the damaged one = %v, %v, want the healthy session", listed, err)
+			}
+
 			endings, err := s.EndTagged(t.Context(), tag, session.Logout, session.Scope{})
 			wantDamaged("EndTagged", err)
 			if len(endings) != 1 || endings[0].Key != healthy {
@@ -318,6 +457,87 @@ func TestARecordThatCannotBeReadIsUnknown(t *testing.T) {
 			if _, err = s.Sweep(t.Context(), limits); err != nil {
 				t.Errorf("a second Sweep: error = %v, want it to be past that record", err)
 			}
+		})
+	}
+}
+
+// A session that an index names and that is not there has not ended: nobody
+// knows what became of it. It stands in the way of no other, however many.
+func TestAnIndexEntryWithoutItsSessionIsDamage(t *testing.T) {
+	s := open(t)
+	tag := session.Tag{7}
+	for name, value := range map[string][]byte{"gone": nil, "a tombstone": {isTombstone, 'x'}} {
+		t.Run(name, func(t *testing.T) {
+			lost := session.Key{0, 0, 1} // before all others
+			if err := s.Create(t.Context(), lost, session.Record{Tags: []session.Tag{tag}}); err != nil {
+				t.Fatal(err)
+			}
+			for i := range step + 10 {
+				key := session.Key{1, byte(i >> 8), byte(i)}
+				key[31] = name[0]
+				if err := s.Create(t.Context(), key, session.Record{Tags: []session.Tag{tag}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := s.db.Update(func(tx *bbolt.Tx) error {
+				if value == nil {
+					return tx.Bucket(sessions).Delete(lost[:])
+				}
+				return tx.Bucket(sessions).Put(lost[:], value)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+
+			if listed, err := s.Tagged(t.Context(), tag, session.Key{}, 10); !errors.Is(err, errDamaged) || len(listed) > 0 {
+				t.Errorf("Tagged = %d sessions, %v, want %v", len(listed), err, errDamaged)
+			}
+			endings, err := s.EndTagged(t.Context(), tag, session.Logout, session.Scope{})
+			if !errors.Is(err, errDamaged) || errors.Is(err, session.ErrAbsent) || len(endings) != step+10 {
+				t.Errorf("EndTagged = %d sessions, %v, want %d and %v", len(endings), err, step+10, errDamaged)
+			}
+			err = s.db.Update(func(tx *bbolt.Tx) error {
+				return errors.Join(tx.Bucket(sessions).Delete(lost[:]), tx.Bucket(tags).Delete(tagEntry(tag, lost)))
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// A mark that makes no sense says nothing, and that is not "there is no mark".
+// When it runs out it is forgotten like any other.
+func TestAMarkThatCannotBeReadIsUnknown(t *testing.T) {
+	for name, value := range map[string][]byte{"cut off": make([]byte, 15), "empty": {}} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t)
+			tag, now := session.Tag{7}, time.Now()
+			if err := s.Mark(t.Context(), tag, session.Mark{Reason: session.BackChannel, BeganBefore: now, Until: now.Add(time.Hour)}); err != nil {
+				t.Fatal(err)
+			}
+			err := s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(marks).Put(tag[:], value) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			key, rec := session.Key{1}, session.Record{Began: now, Tags: []session.Tag{tag}}
+			var ended *session.Ended
+			if err := s.Create(t.Context(), key, rec); !errors.Is(err, errDamaged) || errors.As(err, &ended) {
+				t.Errorf("Create: error = %v, want %v", err, errDamaged)
+			}
+			if err := s.Mark(t.Context(), tag, session.Mark{BeganBefore: now, Until: now.Add(time.Minute)}); !errors.Is(err, errDamaged) {
+				t.Errorf("Mark: error = %v, want %v", err, errDamaged)
+			}
+			if err := s.Create(t.Context(), key, session.Record{Tags: []session.Tag{{8}}}); err != nil {
+				t.Errorf("Create without that tag: %v", err)
+			}
+			if _, err := s.Sweep(t.Context(), session.Limits{Now: now.Add(time.Hour)}); err != nil {
+				t.Errorf("Sweep: %v", err)
+			}
+			if err := s.Create(t.Context(), session.Key{2}, rec); err != nil {
+				t.Errorf("Create after the Sweep: %v", err)
+			}
+			wantConsistent(t, s)
 		})
 	}
 }
