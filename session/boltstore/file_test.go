@@ -293,6 +293,12 @@ func TestOpenOfADamagedFileIsAnError(t *testing.T) {
 			}
 			return b
 		}},
+		{"branches lead nowhere", func(b []byte) []byte {
+			return branches(b, page, func(p []byte) { clear(p[headerLen+8 : headerLen+16]) })
+		}},
+		{"branches without elements", func(b []byte) []byte {
+			return branches(b, page, func(p []byte) { copy(p[headerLen:], bytes.Repeat([]byte{0xff}, elementLen)); clear(p[10:12]) })
+		}},
 		{"another kind of file", func([]byte) []byte { return bytes.Repeat([]byte("origin: https://app.example\n"), 1000) }},
 		{"a short text", func([]byte) []byte { return []byte("hello") }},
 	} {
@@ -344,6 +350,16 @@ func TestOpenOfADamagedFileIsAnError(t *testing.T) {
 	})
 }
 
+// branches does something to every page that is a branch.
+func branches(b []byte, size int, do func(page []byte)) []byte {
+	for i := 2 * size; i+size <= len(b); i += size {
+		if page(b[i:]).flags() == branchPage && page(b[i:]).id() == uint64(i/size) {
+			do(b[i : i+size])
+		}
+	}
+	return b
+}
+
 // Two buckets that share a page: the keys are in order wherever one looks, but
 // what is written to one would appear in the other.
 func TestVerifyFindsAPageUsedTwice(t *testing.T) {
@@ -370,6 +386,75 @@ func TestVerifyFindsAPageUsedTwice(t *testing.T) {
 	}
 	if err := verify(path, time.Second); !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), "used twice") {
 		t.Errorf("verify: error = %v, want one about a page that is used twice", err)
+	}
+}
+
+// A small bucket has no page of its own: its only page is inside the value that
+// names it. bbolt believes what it says there, and a bucket without any page
+// ends the process.
+func TestVerifyLooksIntoSmallBuckets(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	s := openAt(t, path)
+	fill(t, s, 300)
+	tag := session.Tag(bytes.Repeat([]byte{7}, 32))
+	for _, tag := range []session.Tag{tag, {8}} {
+		if err := s.Mark(t.Context(), tag, session.Mark{Until: time.Now().Add(time.Hour)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var root []byte
+	_ = s.db.View(func(tx *bbolt.Tx) error {
+		if tx.Bucket(marks).RootPage() != 0 {
+			t.Error("the bucket of two marks is not a small one")
+		}
+		root = order.AppendUint64(nil, uint64(tx.Bucket(tags).RootPage()))
+		return nil
+	})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := verify(path, time.Second); err != nil {
+		t.Fatalf("verify of a sound file: %v", err)
+	}
+	// A bucket's name in the page of names, its root page, its sequence, and if
+	// that root is 0 the page: id, flags, count, overflow, elements.
+	inline := slices.Concat([]byte("marks"), make([]byte, 8+8+8))
+	flags, count, firstKey := len(inline), len(inline)+2, len(inline)-8+headerLen+8
+	change := func(b, after []byte, at int, to ...byte) []byte {
+		for i := 0; ; i++ {
+			next := bytes.Index(b[i:], after)
+			if next < 0 {
+				return b
+			}
+			i += next
+			copy(b[i+at:], to)
+		}
+	}
+	for name, damage := range map[string]func(b []byte) []byte{
+		"no page at all": func(b []byte) []byte {
+			return change(b, slices.Concat([]byte("tags"), root), 4, 0, 0, 0, 0, 0, 0, 0, 0)
+		},
+		"not a leaf":        func(b []byte) []byte { return change(b, inline, flags, branchPage) },
+		"too many elements": func(b []byte) []byte { return change(b, inline, count, 0xff, 0xff) },
+		"a key cut off":     func(b []byte) []byte { return change(b, inline, firstKey, 0xff, 0xff) },
+		"out of order":      func(b []byte) []byte { return bytes.ReplaceAll(b, tag[:], bytes.Repeat([]byte{9}, 32)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "sessions.db")
+			if err := os.WriteFile(path, damage(bytes.Clone(good)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if s, err := Open(path, Options{}); !errors.Is(err, errDamaged) {
+				t.Errorf("Open: error = %v, want %v", err, errDamaged)
+				if err == nil {
+					_ = s.Close()
+				}
+			}
+		})
 	}
 }
 

@@ -21,10 +21,12 @@ import (
 // flags 2, count 2, overflow 4 bytes, then the elements, then keys and values.
 // An element of a branch is pos 4, key size 4, child 8, one of a leaf flags 4,
 // pos 4, key size 4, value size 4; pos counts from the element. The value of a
-// bucket begins with its root page. Numbers are in the machine's byte order.
+// bucket begins with its root page 8, sequence 8; if the root is 0, the bucket is
+// small and its only page follows. Numbers are in the machine's byte order.
 const (
 	headerLen  = 16
 	elementLen = 16
+	bucketLen  = 16
 
 	branchPage  = 0x01
 	leafPage    = 0x02
@@ -66,6 +68,11 @@ func (t *tree) walk(id uint64, least, below []byte) error {
 	if err != nil {
 		return err
 	}
+	return t.check(id, p, least, below)
+}
+
+// check is walk for a page that was read, of the number or in one of the number.
+func (t *tree) check(id uint64, p page, least, below []byte) error {
 	elements, err := p.elements()
 	if err != nil {
 		return fmt.Errorf("%w: page %d: %w", errDamaged, id, err)
@@ -78,14 +85,15 @@ func (t *tree) walk(id uint64, least, below []byte) error {
 		if bytes.Compare(e.key, least) < 0 || next != nil && bytes.Compare(e.key, next) >= 0 {
 			return fmt.Errorf("%w: page %d: keys are out of order", errDamaged, id)
 		}
-		if e.child == 0 {
-			continue
+		switch {
+		case p.flags() == branchPage:
+			err = t.walk(e.child, e.key, next)
+		case e.inside != nil:
+			err = t.check(id, e.inside, nil, nil)
+		case e.bucket:
+			err = t.walk(e.child, nil, nil)
 		}
-		from, to := e.key, next
-		if e.bucket {
-			from, to = nil, nil
-		}
-		if err := t.walk(e.child, from, to); err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -137,16 +145,21 @@ func (p page) flags() uint16    { return order.Uint16(p[8:]) }
 func (p page) count() int       { return int(order.Uint16(p[10:])) }
 func (p page) overflow() uint64 { return uint64(order.Uint32(p[12:])) }
 
-// element is an entry of a page. Child is the page that it leads to, if any.
+// element is an entry of a page. Child is the page that it leads to, if any, and
+// inside the page of a small bucket.
 type element struct {
 	key    []byte
 	child  uint64
 	bucket bool
+	inside page
 }
 
 func (p page) elements() ([]element, error) {
 	if headerLen+p.count()*elementLen > len(p) {
 		return nil, fmt.Errorf("too many elements: %d", p.count())
+	}
+	if p.count() == 0 && p.flags() == branchPage {
+		return nil, errors.New("a branch without elements")
 	}
 	elements := make([]element, p.count())
 	for i := range elements {
@@ -167,10 +180,18 @@ func (p page) elements() ([]element, error) {
 		}
 		elements[i].key = rest[pos : pos+keyLen : pos+keyLen]
 		if elements[i].bucket {
-			if valueLen < 16 {
+			value := page(rest[pos+keyLen : pos+keyLen+valueLen])
+			if len(value) < bucketLen {
 				return nil, fmt.Errorf("bucket %d is cut off", i)
 			}
-			elements[i].child = order.Uint64(rest[pos+keyLen:]) // 0 if it is small and inside the value
+			elements[i].child = order.Uint64(value)
+			if elements[i].child != 0 {
+				continue
+			}
+			elements[i].inside = value[bucketLen:]
+			if len(elements[i].inside) < headerLen || elements[i].inside.flags() != leafPage {
+				return nil, fmt.Errorf("bucket %d has no page", i)
+			}
 		}
 	}
 	return elements, nil
