@@ -134,7 +134,10 @@ func admitByOrigin(method string, h http.Header, fetch, origin sign) csrfError {
 // admitEndpoint decides the same for an endpoint of our own, where cors.origins
 // never count.
 func admitEndpoint(class Class, h http.Header, origin string) csrfError {
-	if class == Navigation {
+	switch class {
+	case Provider, Public:
+		return admitted // the one proves itself by what it sends, the other is no secret
+	case Navigation:
 		// A prefetch of the logout link must not log out.
 		if len(h["Sec-Purpose"]) > 0 || hasFetchMetadata(h) && !isDocument(h) {
 			return errOriginDenied
@@ -145,7 +148,9 @@ func admitEndpoint(class Class, h http.Header, origin string) csrfError {
 	switch {
 	case fetch == foreign || fetch == byUser || from == foreign:
 		return errOriginDenied
-	case !hasCSRFHeader(h):
+	case class == Events && fetch != same && from != same:
+		return errOriginDenied // EventSource cannot send headers (CSRF-13)
+	case class == Script && !hasCSRFHeader(h):
 		return errHeaderMissing
 	}
 	return admitted

@@ -205,6 +205,19 @@ func TestAdmitEndpoint(t *testing.T) {
 		{"a foreign origin", Script, "|X-CSRF: 1|Origin: " + evil, errOriginDenied},
 		{"nobody's script", Script, "|X-CSRF: 1|Sec-Fetch-Site: none", errOriginDenied},
 		{"a listed origin is foreign here", Script, "|X-CSRF: 1|Origin: https://admin.example.com", errOriginDenied},
+
+		{"CSRF-13: an event source of ours", Events, "|Sec-Fetch-Site: same-origin|Accept: text/event-stream", admitted},
+		{"an old browser's event source", Events, "|Origin: " + testOrigin, admitted},
+		{"an event source that shows nothing", Events, "|Accept: text/event-stream", errOriginDenied},
+		{"X-CSRF shows nothing to events", Events, "|X-CSRF: 1", errOriginDenied},
+		{"a sibling's event source", Events, "|X-CSRF: 1|Sec-Fetch-Site: same-site", errOriginDenied},
+		{"a foreign event source", Events, "|Sec-Fetch-Site: cross-site|Origin: " + evil, errOriginDenied},
+		{"a foreign origin called same", Events, "|Sec-Fetch-Site: same-origin|Origin: " + evil, errOriginDenied},
+		{"a listed origin's event source", Events, "|Origin: https://admin.example.com", errOriginDenied},
+		{"events that somebody typed", Events, "|Sec-Fetch-Site: none|Origin: " + testOrigin, errOriginDenied},
+		{"a provider's server", Provider, "", admitted},
+		{"FC-01: a frame of the provider", Provider, "|Sec-Fetch-Site: cross-site|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: iframe", admitted},
+		{"client.js", Public, "|Sec-Fetch-Site: cross-site|Sec-Fetch-Mode: cors|Sec-Fetch-Dest: script|Origin: " + evil, admitted},
 	} {
 		if got := admitEndpoint(row.class, headerOf(row.header), testOrigin); got != row.want {
 			t.Errorf("%s: got %q, want %q", row.name, got, row.want)

@@ -25,6 +25,10 @@ type App struct {
 	SecurityHeaders SecurityHeaders
 	// CORSOrigins are other origins that may call the routes with credentials.
 	CORSOrigins []string
+	// ProviderHosts are further Host values, "host" for any port or "host:port", by
+	// which the provider's server reaches us inside the network. There POST
+	// endpoints of class Provider are served, and nothing else.
+	ProviderHosts []string
 }
 
 // SecurityHeaders are for pages of ours and static files.
@@ -211,8 +215,7 @@ func (a *app) route(path canonical) (*route, string) {
 // navigations, and routes of pages.
 func (a *app) hasPages(method string, path canonical) bool {
 	if a.isOwn(path.match) {
-		p := a.endpoints[path.match]
-		return p != nil && p.methods[method].Class == Navigation
+		return a.class(method, path.match) == Navigation
 	}
 	rt, _ := a.route(path)
 	return rt != nil && rt.page

@@ -15,18 +15,17 @@ var allMethods = []string{"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DEL
 
 // TestNothingBypassesTheChokePoint asks for everything that is registered, by
 // every method, as a foreign page would: whatever has a session behind it
-// refuses, and nobody outside hears of it (CSRF-01, CSRF-03, CSRF-04).
+// refuses, and nobody outside hears of it (CSRF-01, CSRF-03, CSRF-04). What is
+// open to others is served without a cookie.
 func TestNothingBypassesTheChokePoint(t *testing.T) {
 	w := newWorld(t)
 	expired, _ := w.login(-time.Second)
-	served := 0
-	for _, a := range w.gateway.apps {
-		for i := range a.endpoints {
-			a.endpoints[i].methods = count(a.endpoints[i].methods, &served)
-		}
+	var served, open, withCookie int
+	for _, p := range w.gateway.apps[testHost].endpoints {
+		p.methods = count(p.methods, &served, &open, &withCookie)
 	}
 	foreign := []string{"Cookie: " + expired, "Origin: " + evil, "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: empty", "Content-Type: text/plain", "Content-Length: 0"}
-	n := 0
+	n, opened := 0, 0
 	for _, rt := range w.gateway.routes {
 		for _, method := range allMethods {
 			if rt.auth == AuthNone || !rt.allows(method) {
@@ -40,24 +39,44 @@ func TestNothingBypassesTheChokePoint(t *testing.T) {
 		}
 	}
 	for path, p := range w.gateway.apps[testHost].endpoints {
-		for method := range p.methods {
-			if got := w.send(method+" "+path, foreign...); got.StatusCode != 403 {
-				t.Errorf("%s %s: status %d %s, want 403", method, path, got.StatusCode, got.body)
+		if p.param != "" {
+			path += "value"
+		}
+		for method, e := range p.methods {
+			want := 403
+			if e.Class == Provider || e.Class == Public {
+				want, opened = 200, opened+1
+			}
+			if got := w.send(method+" "+path, foreign...); got.StatusCode != want {
+				t.Errorf("%s %s: status %d %s, want %d", method, path, got.StatusCode, got.body, want)
 			}
 			n++
 		}
 	}
-	if n < 50 {
-		t.Errorf("only %d requests were made", n)
+	if n < 55 || opened != 4 {
+		t.Errorf("%d requests were made, %d of them to open endpoints", n, opened)
+	}
+	if open != opened || withCookie > 0 {
+		t.Errorf("open endpoints served %d requests, want %d; %d with a cookie", open, opened, withCookie)
 	}
 	if saw := w.up.requests(); len(saw) > 0 || served > 0 || w.provider.called() > 0 {
 		t.Errorf("refused requests had effects: upstream %d, endpoints %d, provider %d", len(saw), served, w.provider.called())
 	}
 }
 
-func count(methods map[string]Endpoint, served *int) map[string]Endpoint {
+func count(methods map[string]Endpoint, served, open, withCookie *int) map[string]Endpoint {
 	for name, e := range methods {
-		e.Serve = func(http.ResponseWriter, *http.Request) error { *served++; return nil }
+		e.Serve = func(_ http.ResponseWriter, r *http.Request) error {
+			if e.Class != Provider && e.Class != Public {
+				*served++
+				return nil
+			}
+			*open++
+			if r.Header["Cookie"] != nil {
+				*withCookie++
+			}
+			return nil
+		}
 		methods[name] = e
 	}
 	return methods
@@ -177,6 +196,19 @@ func TestMethods(t *testing.T) {
 		{"HEAD /bff/login", nil, 405, "GET"},
 		{"HEAD /bff/session", nil, 405, "GET"},
 		{"POST /bff/session", []string{"Content-Length: 0"}, 405, "GET"},
+		{"HEAD /bff/events", nil, 405, "GET"},
+		{"GET /bff/backchannel", nil, 405, "POST"},
+		{"HEAD /bff/frontchannel", nil, 405, "GET"},
+		{"HEAD /bff/client.js", nil, 200, ""},
+		{"POST /bff/client.js", []string{"Content-Length: 0"}, 405, "GET, HEAD"},
+		{"POST /bff/sessions", []string{"Content-Length: 0"}, 405, "DELETE, GET"},
+		{"GET /bff/sessions/1", nil, 405, "DELETE"},
+		{"DELETE /bff/sessions/1", nil, 200, ""},
+		{"DELETE /bff/sessions/", nil, 404, ""},
+		{"DELETE /bff/sessions/1/", nil, 404, ""},
+		{"DELETE /bff/sessions/1/2", nil, 404, ""},
+		{"DELETE /bff/sessions/..", nil, 400, ""},
+		{"DELETE /bff/sessions/%2e%2e", nil, 400, ""},
 		{"OPTIONS /bff/session", []string{"Origin: " + evil, "Access-Control-Request-Method: GET"}, 405, "GET"},
 		{"GET /bff", nil, 404, ""},
 		{"GET /bff/", nil, 404, ""},

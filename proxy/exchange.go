@@ -48,6 +48,7 @@ type exchange struct {
 	page       bool // the answer is looked at by a person
 	handshake  bool // a WebSocket handshake
 	shape      bool // the route's response_headers have yet to be applied
+	events     bool // the answer, if there is one, is a stream of our own
 
 	target  string         // path on the upstream
 	header  http.Header    // of the upstream request
@@ -206,6 +207,9 @@ func (x *exchange) wrote(status int) {
 	}
 	if x.shape {
 		x.route.answerRules.apply(x.Header())
+	}
+	if x.events && status == http.StatusOK {
+		x.opened(x.meters.events)
 	}
 }
 

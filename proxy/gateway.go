@@ -33,6 +33,7 @@ type Config struct {
 // reload makes a new one.
 type Gateway struct {
 	apps      map[string]*app // by Host, with and without the default port
+	callers   []providerHost
 	trusted   []netip.Prefix
 	accessLog bool
 	log       *slog.Logger
@@ -75,10 +76,12 @@ func New(c Config) (*Gateway, error) {
 			}
 			g.apps[host] = a
 		}
+		faults = append(faults, g.addProviderHosts(a, conf.ProviderHosts))
 	}
-	if len(faults) > 0 {
+	faults = append(faults, g.checkProviderHosts())
+	if err := errors.Join(faults...); err != nil {
 		g.Close()
-		return nil, errors.Join(faults...)
+		return nil, err
 	}
 	return g, nil
 }
@@ -109,6 +112,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // and no file is reached but through it, and what it refuses had no effect.
 func (x *exchange) serve(r *http.Request) error {
 	a := x.gateway.app(r.Host)
+	if a == nil {
+		a = x.gateway.appOfProvider(r)
+	}
 	if a != nil {
 		x.app, x.meters = a, a.unrouted
 	}
@@ -125,11 +131,13 @@ func (x *exchange) serve(r *http.Request) error {
 		return err
 	}
 	x.path = path.raw
-	if x.cookie, x.cookies = session.FindCookie(r.Header, a.cookieName); x.cookies > 1 {
+	own := a.isOwn(path.match)
+	x.cookie, x.cookies = session.FindCookie(r.Header, a.cookieName)
+	if x.cookies > 1 && !(own && !a.class(r.Method, path.match).looksAtCookies()) {
 		x.page = a.hasPages(r.Method, path) && isNavigation(r.Method, r.Header)
 		return session.ErrAmbiguousCookie
 	}
-	if a.isOwn(path.match) {
+	if own {
 		return x.serveEndpoint(r, path.match)
 	}
 	x.readCORS(r.Header["Origin"])

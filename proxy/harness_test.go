@@ -152,6 +152,14 @@ func (w *world) start(change ...func(*world, *App, *Config)) {
 			{"GET", "callback", Navigation, func(w http.ResponseWriter, r *http.Request) error { return session.ErrCookieWithheld }},
 			{"GET", "session", Script, func(w http.ResponseWriter, r *http.Request) error { return say(w, "session") }},
 			{"POST", "logout", Script, func(w http.ResponseWriter, r *http.Request) error { return say(w, "logout") }},
+			{"GET", "sessions", Script, func(w http.ResponseWriter, r *http.Request) error { return say(w, "sessions") }},
+			{"DELETE", "sessions", Script, func(w http.ResponseWriter, r *http.Request) error { return say(w, "all") }},
+			{"DELETE", "sessions/{id}", Script, func(w http.ResponseWriter, r *http.Request) error { return say(w, "one: "+r.PathValue("id")) }},
+			{"GET", "events", Events, func(w http.ResponseWriter, r *http.Request) error { return say(w, "events") }},
+			{"POST", "backchannel", Provider, func(w http.ResponseWriter, r *http.Request) error { return say(w, "backchannel") }},
+			{"GET", "frontchannel", Provider, func(w http.ResponseWriter, r *http.Request) error { return say(w, "frontchannel") }},
+			{"GET", "client.js", Public, func(w http.ResponseWriter, r *http.Request) error { return say(w, "client") }},
+			{"HEAD", "client.js", Public, func(w http.ResponseWriter, r *http.Request) error { return nil }},
 		},
 	}
 	c := Config{Log: slog.New(slog.NewJSONHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})), Metrics: NewMetrics(w.metrics)}

@@ -35,7 +35,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "sessiongate_csrf_rejected_total", Help: "Requests that a foreign site may have caused, by reason: header_missing, origin.",
 		}, []string{"app", "reason"}),
 		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "sessiongate_streams_open", Help: "Open streams, by kind: websocket, sse.",
+			Name: "sessiongate_streams_open", Help: "Open streams, by kind: websocket, sse, events.",
 		}, []string{"app", "kind"}),
 	}
 	if reg != nil {
@@ -48,7 +48,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 type meters struct {
 	seconds                       prometheus.Observer
 	unreachable, timeout, aborted prometheus.Counter
-	webSocket, sse                prometheus.Gauge
+	webSocket, sse, events        prometheus.Gauge
 	headerMissing, originDenied   prometheus.Counter
 
 	requests *prometheus.CounterVec // by method and status
@@ -67,7 +67,7 @@ func (m *Metrics) meters(app, route string) *meters {
 	t := &meters{
 		seconds:     m.seconds.With(labels),
 		unreachable: upstream.WithLabelValues("unreachable"), timeout: upstream.WithLabelValues("timeout"), aborted: upstream.WithLabelValues("aborted"),
-		webSocket: m.streams.WithLabelValues(app, "websocket"), sse: m.streams.WithLabelValues(app, "sse"),
+		webSocket: m.streams.WithLabelValues(app, "websocket"), sse: m.streams.WithLabelValues(app, "sse"), events: m.streams.WithLabelValues(app, "events"),
 		headerMissing: m.rejected.WithLabelValues(app, "header_missing"), originDenied: m.rejected.WithLabelValues(app, "origin"),
 		requests: m.requests.MustCurryWith(labels),
 	}

@@ -65,6 +65,7 @@ var answers = map[string]answer{
 	"forbidden":            {403, "That is not allowed", "You cannot do this here.", home},
 	"login_denied":         {403, "The login was refused", "The login service did not let you in. Start again to try another account.", login},
 	"no_route":             {404, "There is nothing here", "Check the address, or go to the start page.", home},
+	"no_session":           {404, "There is no such session", "It may have ended already. Load the list again.", home},
 	"method_not_allowed":   {405, "That is not possible here", "This address does not take such requests.", home},
 	"request_timeout":      {408, "The request took too long", "It did not arrive completely. Check your connection and try again.", retry},
 	"body_too_large":       {413, "That is too large", "What you sent is larger than this address accepts.", home},

@@ -20,7 +20,7 @@ func TestStatuses(t *testing.T) {
 		400: "invalid_return_url invalid_parameter invalid_logout_sid ambiguous_cookie bad_path login_refused login_loop",
 		401: "session_required session_ended",
 		403: "csrf_header_missing origin_denied forbidden login_denied",
-		404: "no_route", 405: "method_not_allowed", 408: "request_timeout", 413: "body_too_large", 421: "unknown_host", 429: "too_many_requests",
+		404: "no_route no_session", 405: "method_not_allowed", 408: "request_timeout", 413: "body_too_large", 421: "unknown_host", 429: "too_many_requests",
 		500: "internal_error",
 		502: "upstream_unreachable login_failed", 504: "upstream_timeout",
 		503: "refresh_unavailable store_unavailable provider_unavailable",
