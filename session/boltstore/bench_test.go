@@ -1,6 +1,8 @@
 package boltstore
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -64,6 +66,78 @@ func BenchmarkTouch1000(b *testing.B) {
 		}
 		if err := s.Touch(b.Context(), touches); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkCreate is what a lone login waits when there are no marks.
+func BenchmarkCreate(b *testing.B) {
+	s := open(b)
+	fill(b, s, 1000)
+	rec := loginRecord()
+	b.ReportAllocs()
+	for i := uint64(0); b.Loop(); i++ {
+		if err := s.Create(b.Context(), numbered(i), rec); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkCreateParallel is what a login costs when many want to.
+func BenchmarkCreateParallel(b *testing.B) {
+	s := open(b)
+	fill(b, s, 1000)
+	rec := loginRecord()
+	var next atomic.Uint64
+	b.SetParallelism(64)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if err := s.Create(b.Context(), numbered(next.Add(1)), rec); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+}
+
+// loginRecord is one with as many tags as a login makes.
+func loginRecord() session.Record {
+	now := time.Now()
+	return session.Record{
+		Created: now, Used: now, Expires: now.Add(time.Hour),
+		Tags: []session.Tag{{1, 2}, {3, 4}, {5, 6}}, Listing: make([]byte, 200), Data: make([]byte, 2000),
+	}
+}
+
+// numbered keys come in no order, as those of sessions do.
+func numbered(i uint64) session.Key {
+	return sha256.Sum256(binary.BigEndian.AppendUint64(nil, i))
+}
+
+// BenchmarkEndTaggedOfNobody is what a guess costs that reaches a front-channel
+// or back-channel endpoint.
+func BenchmarkEndTaggedOfNobody(b *testing.B) {
+	s := open(b)
+	fill(b, s, 1000)
+	b.ReportAllocs()
+	for i := uint64(0); b.Loop(); i++ {
+		if _, err := s.EndTagged(b.Context(), session.Tag(numbered(i)), session.FrontChannel, session.Scope{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkTagged100 is a page of a hundred sessions, of a tag that has 390 of a
+// hundred thousand.
+func BenchmarkTagged100(b *testing.B) {
+	s := open(b)
+	fill(b, s, 100_000)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		listed, err := s.Tagged(b.Context(), session.Tag{byte(i)}, session.Key{}, 100)
+		if err != nil || len(listed) != 100 {
+			b.Fatalf("Tagged = %d sessions, %v", len(listed), err)
 		}
 	}
 }

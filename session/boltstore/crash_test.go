@@ -3,6 +3,7 @@ package boltstore
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -64,6 +65,7 @@ func writeUntilKilled(s *Store) {
 				must(s.Replace(ctx, key, 1, []byte("second")), key, "replace 2")
 				must(s.Touch(ctx, []session.Touch{{Key: key, At: now.Add(time.Minute)}}), key, "touch 0")
 				must(s.Once(ctx, key, now.Add(time.Hour)), key, "once 0")
+				must(s.Mark(ctx, markedTag(key), session.Mark{Reason: session.BackChannel, BeganBefore: now, Until: now.Add(time.Hour)}), key, "mark 0")
 				switch rand.N(3) {
 				case 0:
 					_, err := s.End(ctx, key, session.Logout, session.Condition{})
@@ -78,10 +80,16 @@ func writeUntilKilled(s *Store) {
 	select {}
 }
 
+// markedTag is the tag that is marked where a session of the key was written.
+func markedTag(key session.Key) session.Tag {
+	return sha256.Sum256(key[:])
+}
+
 // acknowledged is what a killed process had been told is on disk, of one session.
 type acknowledged struct {
 	version uint64
 	once    bool
+	marked  bool
 	ended   bool
 }
 
@@ -136,6 +144,7 @@ func note(t *testing.T, all map[string]*acknowledged, line string) {
 	ack := all[key]
 	ack.version = max(ack.version, version)
 	ack.once = ack.once || what == "once"
+	ack.marked = ack.marked || what == "mark"
 	ack.ended = ack.ended || what == "end"
 }
 
@@ -160,6 +169,13 @@ func wantAcknowledged(t *testing.T, s *Store, hex string, ack acknowledged) {
 	if ack.once {
 		if err := s.Once(t.Context(), key, time.Now()); !errors.Is(err, session.ErrExists) {
 			t.Errorf("Once of %x: error = %v, want %v", key[:4], err, session.ErrExists)
+		}
+	}
+	if ack.marked {
+		late := session.Record{Began: time.Now().Add(-time.Hour), Tags: []session.Tag{markedTag(key)}}
+		err := s.Create(t.Context(), session.Key(markedTag(key)), late)
+		if !errors.As(err, &ended) || ended.Reason != session.BackChannel {
+			t.Errorf("Create of a login that was marked: error = %v, want it to have ended", err)
 		}
 	}
 }
