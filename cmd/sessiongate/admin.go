@@ -12,46 +12,85 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// adminHandler serves health and metrics (DESIGN.md, section 8).
-func (s *server) adminHandler(listen string) http.Handler {
+// adminHandler serves health and metrics, and sessions to those who may have
+// them (DESIGN.md, section 8).
+func (s *server) adminHandler(d door) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", s.healthz)
-	mux.HandleFunc("GET /readyz", s.readyz)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{ErrorLog: s.public.ErrorLog}))
-	host, _, _ := net.SplitHostPort(listen)
-	return guardAdmin(host, mux)
+	mux.Handle("/healthz", onlyGet(http.HandlerFunc(s.healthz)))
+	mux.Handle("/readyz", onlyGet(http.HandlerFunc(s.readyz)))
+	mux.Handle("/metrics", onlyGet(promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{ErrorLog: s.public.ErrorLog})))
+	health, sessions := guardAdmin(d, mux), &adminSessions{server: s, door: d}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		if sessions.has(r.URL.Path) {
+			sessions.ServeHTTP(w, r)
+			return
+		}
+		health.ServeHTTP(w, r)
+	})
+}
+
+// door is where operators come in.
+type door struct {
+	// socket: by a file that only they can open.
+	socket bool
+	// host is that of admin.listen otherwise.
+	host string
 }
 
 // guardAdmin keeps web pages out: they send Origin with what they may not read
 // anyway, and a name that was rebound to this address is none of those allowed.
-func guardAdmin(configured string, next http.Handler) http.Handler {
+func guardAdmin(d door, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Cache-Control", "no-store")
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		switch {
-		case len(r.Header["Origin"]) > 0 || !isAdminHost(r.Host, configured):
+		if isFromPage(r) || !d.admits(r.Host) {
 			http.Error(w, "forbidden", http.StatusForbidden)
-		case r.Method != http.MethodGet:
-			w.Header().Set("Allow", http.MethodGet)
-			http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
-		default:
-			next.ServeHTTP(w, r)
+			return
 		}
+		next.ServeHTTP(w, r)
 	})
 }
 
-// isAdminHost allows loopback names where the listener is on loopback: a name
-// that a web page had rebound to it is none. Elsewhere the network decides who
-// comes, by whatever name its health checks and scrapers know us.
-func isAdminHost(hostport, configured string) bool {
-	if !isLoopbackHost(configured) {
+func isFromPage(r *http.Request) bool { return len(r.Header["Origin"]) > 0 }
+
+func onlyGet(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet {
+			w.Header().Set("Allow", http.MethodGet)
+			http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// admits allows loopback names where the listener is on loopback: a name that a
+// web page had rebound to it is none. Elsewhere the network decides who comes, by
+// whatever name its health checks and scrapers know us.
+func (d door) admits(hostport string) bool {
+	if d.socket || !isLoopbackHost(d.host) {
 		return true
 	}
+	host := hostOf(hostport)
+	return isLoopbackHost(host) || strings.EqualFold(host, d.host)
+}
+
+// admitsToSessions asks for more, wherever the listener is: a name that is not
+// ours may be one that a web page had rebound to us. Nobody can rebind an
+// address.
+func (d door) admitsToSessions(hostport string) bool {
+	host := hostOf(hostport)
+	_, err := netip.ParseAddr(host)
+	return d.socket || d.admits(hostport) && (err == nil || isLoopbackHost(host) || strings.EqualFold(host, d.host) && host != "")
+}
+
+// hostOf is a Host field without its port.
+func hostOf(hostport string) string {
 	host, _, err := net.SplitHostPort(hostport)
 	if err != nil {
-		host = strings.Trim(hostport, "[]")
+		return strings.Trim(hostport, "[]")
 	}
-	return isLoopbackHost(host) || strings.EqualFold(host, configured)
+	return host
 }
 
 func isLoopbackHost(host string) bool {

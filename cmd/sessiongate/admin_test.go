@@ -4,8 +4,11 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 )
+
+const socketDoor = "socket"
 
 // OP-06, OP-12: what is for operators is for them alone.
 func TestTheAdminListenerAnswersOperatorsOnly(t *testing.T) {
@@ -27,17 +30,20 @@ func TestTheAdminListenerAnswersOperatorsOnly(t *testing.T) {
 		{"no host", "127.0.0.1", "GET", "", "", 403},
 		{"a web page", "127.0.0.1", "GET", "127.0.0.1:9180", "https://shop.example.com", 403},
 		{"a sandboxed web page", "127.0.0.1", "GET", "127.0.0.1:9180", "null", 403},
+		{"a page's Origin without a value", "127.0.0.1", "GET", "127.0.0.1:9180", " ", 403},
 		{"POST", "127.0.0.1", "POST", "127.0.0.1:9180", "", 405},
 		{"HEAD", "127.0.0.1", "HEAD", "127.0.0.1:9180", "", 405},
+		{"the socket, by whatever name", socketDoor, "GET", "gateway", "", 200},
+		{"a web page, on the socket", socketDoor, "GET", "localhost", "https://shop.example.com", 403},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			r := httptest.NewRequest(row.method, "/metrics", nil)
 			r.Host = row.host
 			if row.origin != "" {
-				r.Header.Set("Origin", row.origin)
+				r.Header.Set("Origin", strings.TrimSpace(row.origin))
 			}
 			w := httptest.NewRecorder()
-			guardAdmin(row.configured, ok).ServeHTTP(w, r)
+			guardAdmin(door{socket: row.configured == socketDoor, host: row.configured}, onlyGet(ok)).ServeHTTP(w, r)
 			if w.Code != row.want {
 				t.Errorf("status %d, want %d", w.Code, row.want)
 			}
@@ -51,7 +57,7 @@ func TestTheAdminListenerServesHealthAndMetricsAndNothingElse(t *testing.T) {
 	g := start(t, config)
 	for path, want := range map[string]int{
 		"/healthz": 200, "/readyz": 200, "/metrics": 200,
-		"/": 404, "/sessions": 404, "/debug/pprof/": 404, "/healthz/": 404, "/bff/session": 404,
+		"/": 404, "/sessions": 404, "/sessions?app=&sub=": 404, "/sessions/x": 404, "/debug/pprof/": 404, "/healthz/": 404, "/bff/session": 404,
 	} {
 		if status, body := g.ask("http://"+g.admin+path, ""); status != want {
 			t.Errorf("%s: %d, want %d: %.80s", path, status, want, body)

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -19,7 +20,7 @@ import (
 	"sessiongate/cmd/sessiongate/demo"
 )
 
-// command is one of the words that may follow sessiongate.
+// command is one of the words, or two, that may follow sessiongate.
 type command struct {
 	name, arguments, about string
 	run                    func(ctx context.Context, args []string, stdout, stderr io.Writer) error
@@ -31,6 +32,8 @@ func commands() []command {
 		{"check", "-config FILE", "tell what is wrong with a configuration, and what to do", check},
 		{"demo", "[-listen ADDRESS]", "show it at work: a provider, an API and an app, with one command", runDemo},
 		{"keygen", "", "print a new key for session.keys", keygen},
+		{"sessions list", "-config FILE [-app ORIGIN] [-sub SUB] [-json]", "show who is logged in at a running gateway", listSessions},
+		{"sessions revoke", "-config FILE ID | -app ORIGIN -sub SUB", "end a session, or all of a user's in an app", revokeSessions},
 		{"healthcheck", "-config FILE [-ready]", "ask a running gateway for its health", healthcheck},
 		{"version", "", "print the version", printVersion},
 	}
@@ -91,17 +94,29 @@ func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		return printVersion(ctx, nil, stdout, stderr)
 	}
 	for _, c := range commands() {
-		if c.name == args[0] {
-			return c.run(ctx, args[1:], stdout, stderr)
+		words := strings.Fields(c.name)
+		if len(args) >= len(words) && slices.Equal(args[:len(words)], words) {
+			return c.run(ctx, args[len(words):], stdout, stderr)
 		}
+	}
+	if args[0] == "sessions" {
+		return usageError("sessiongate sessions: say what to do: list or revoke")
 	}
 	return usageError(fmt.Sprintf("sessiongate: there is no command %q", args[0]))
 }
 
+// usageWidth is the column where it is said what commands do.
+const usageWidth = 48
+
 func printUsage(w io.Writer) {
 	fmt.Fprint(w, "sessiongate logs users of single-page apps in with OpenID Connect and keeps their tokens on the server.\n\nUsage:\n")
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  sessiongate %-34s %s\n", strings.TrimSpace(c.name+" "+c.arguments), c.about)
+		usage := "  sessiongate " + strings.TrimSpace(c.name+" "+c.arguments)
+		if len(usage) > usageWidth {
+			fmt.Fprintln(w, usage)
+			usage = ""
+		}
+		fmt.Fprintf(w, "%-*s %s\n", usageWidth, usage, c.about)
 	}
 	fmt.Fprint(w, `
 To see it:            sessiongate demo
@@ -138,17 +153,30 @@ func newFlags(name string, stderr io.Writer) flags {
 
 // parse accepts no arguments besides the flags.
 func (f flags) parse(args []string) error {
-	err := f.Parse(args)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return err
-	case err != nil:
-		return usageError("sessiongate " + f.Name() + ": " + err.Error())
-	case f.NArg() > 0:
-		return usageError(fmt.Sprintf("sessiongate %s: unexpected argument %q", f.Name(), f.Arg(0)))
+	rest, err := f.split(args)
+	if err == nil && len(rest) > 0 {
+		return f.misused(fmt.Sprintf("unexpected argument %q", rest[0]))
 	}
-	return nil
+	return err
 }
+
+// split parses flags and returns the arguments between and behind them.
+func (f flags) split(args []string) (rest []string, err error) {
+	for {
+		err := f.Parse(args)
+		switch {
+		case errors.Is(err, flag.ErrHelp):
+			return nil, err
+		case err != nil:
+			return nil, f.misused(err.Error())
+		case f.NArg() == 0:
+			return rest, nil
+		}
+		rest, args = append(rest, f.Arg(0)), f.Args()[1:]
+	}
+}
+
+func (f flags) misused(how string) error { return usageError("sessiongate " + f.Name() + ": " + how) }
 
 // configFlag parses the flags of a command that needs a configuration, and
 // returns its path.
@@ -158,7 +186,7 @@ func configFlag(f flags, args []string) (string, error) {
 		return "", err
 	}
 	if *path == "" {
-		return "", usageError("sessiongate " + f.Name() + ": -config FILE is missing")
+		return "", f.misused("-config FILE is missing")
 	}
 	return *path, nil
 }

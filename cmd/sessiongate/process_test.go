@@ -65,8 +65,8 @@ func sessiongate(t *testing.T, args ...string) (code int, stdout, stderr string)
 
 // settings are what tests change in the configuration; the zero value is good.
 type settings struct {
-	listen, admin, store, delay, client, routes, more string
-	keys                                              []string
+	listen, admin, token, socket, store, delay, client, routes, more string
+	keys                                                             []string
 }
 
 func (s settings) String() string {
@@ -82,7 +82,7 @@ func (s settings) String() string {
 	}
 	return fmt.Sprintf(`
 listen: %q
-admin: {listen: %q}
+admin: {listen: %q, token: %q, socket: %q}
 shutdown_delay: %s
 shutdown_timeout: 5s
 session:
@@ -96,7 +96,7 @@ apps:
       client_secret: "${TEST_SECRET}"
     routes:
       %s
-%s`, or(s.listen, "127.0.0.1:0"), or(s.admin, "127.0.0.1:0"), or(s.delay, "0s"), keys, or(s.store, "sessions.db"),
+%s`, or(s.listen, "127.0.0.1:0"), or(s.admin, "127.0.0.1:0"), s.token, s.socket, or(s.delay, "0s"), keys, or(s.store, "sessions.db"),
 		or(s.client, "shop"), or(s.routes, "- {path: /, static: {dir: dist, fallback: index.html}, auth: none}"), s.more)
 }
 

@@ -39,6 +39,9 @@ type server struct {
 
 	public, admin             *http.Server
 	publicSocket, adminSocket net.Listener
+	// local is the admin listener on a unix socket; nil without one.
+	local       *http.Server
+	localSocket net.Listener
 	// streams ends when a shutdown ends open streams, by endStreams.
 	streams    context.Context
 	endStreams context.CancelFunc
@@ -70,6 +73,13 @@ func (s *server) open(cfg *config.Config) (err error) {
 		return err
 	}
 	s.store = store
+	// Whoever has the store is alone with this configuration: a socket that answers
+	// nobody is not of a process that is just starting.
+	if path := string(cfg.Admin.Socket); path != "" {
+		if s.localSocket, err = listenSocket(path); err != nil {
+			return fmt.Errorf("admin.socket: %w; its directory has to exist, and nothing else may be in its place: see %s", err, cfg.Files[0])
+		}
+	}
 	if err := s.startSessions(cfg); err != nil {
 		return err
 	}
@@ -111,7 +121,7 @@ func (s *server) discard() {
 	if s.store != nil {
 		_ = s.store.Close()
 	}
-	for _, socket := range []net.Listener{s.publicSocket, s.adminSocket} {
+	for _, socket := range []net.Listener{s.publicSocket, s.adminSocket, s.localSocket} {
 		if socket != nil {
 			_ = socket.Close()
 		}
@@ -143,8 +153,16 @@ func (s *server) makeServers(cfg *config.Config) {
 	if n := cfg.Limits.Connections; n > 0 {
 		s.publicSocket = netutil.LimitListener(s.publicSocket, n)
 	}
-	s.admin = &http.Server{
-		Handler:           s.adminHandler(cfg.Admin.Listen),
+	host, _, _ := net.SplitHostPort(cfg.Admin.Listen)
+	s.admin = s.adminServer(door{host: host})
+	if s.localSocket != nil {
+		s.local = s.adminServer(door{socket: true})
+	}
+}
+
+func (s *server) adminServer(d door) *http.Server {
+	return &http.Server{
+		Handler:           s.adminHandler(d),
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    32 << 10,
@@ -216,9 +234,9 @@ func (s *server) run(ctx context.Context, ready func(publicAddr string), backgro
 	return errors.Join(err, s.shutdown())
 }
 
-// listen serves both listeners until they fail, or forever.
+// listen serves all listeners until they fail, or forever.
 func (s *server) listen() (failed <-chan error) {
-	errs := make(chan error, 2)
+	errs := make(chan error, 3)
 	go func() {
 		if s.public.TLSConfig != nil {
 			errs <- s.public.ServeTLS(s.publicSocket, "", "")
@@ -227,6 +245,9 @@ func (s *server) listen() (failed <-chan error) {
 		errs <- s.public.Serve(s.publicSocket)
 	}()
 	go func() { errs <- s.admin.Serve(s.adminSocket) }()
+	if s.local != nil {
+		go func() { errs <- s.local.Serve(s.localSocket) }()
+	}
 	return errs
 }
 
@@ -248,6 +269,9 @@ func (s *server) shutdown() error {
 	errs = append(errs, e.close(most), await(most, s.retiring.Wait))
 	// Refreshes and their writes, then the last uses.
 	errs = append(errs, s.manager.Close(ctx), s.store.Close(), s.admin.Close())
+	if s.local != nil {
+		errs = append(errs, s.local.Close())
+	}
 	err := errors.Join(errs...)
 	s.log.Info("stopped", "event", "stopped", "clean", err == nil)
 	if err != nil {
