@@ -75,8 +75,11 @@ func newClient(app config.App, log *slog.Logger) (*oidc.Client, error) {
 		ClientID: o.ClientID, ClientSecret: o.ClientSecret.Reveal(), ClientAuth: o.ClientAuth, ClientKey: o.Signer,
 		Scopes: o.Scopes, AuthParams: o.AuthParams, LoginParams: o.LoginParams,
 		Timeout: o.Timeout, ClockSkew: o.ClockSkew, UserClaims: o.UserClaims,
-		Logout: oidc.Logout{EndSession: o.Logout.EndSession, IDTokenHint: o.Logout.IDTokenHint, Revoke: o.Logout.Revoke, After: o.Logout.After},
-		Log:    log.With("app", app.Origin),
+		Logout: oidc.Logout{
+			EndSession: o.Logout.EndSession, IDTokenHint: o.Logout.IDTokenHint, Revoke: o.Logout.Revoke, After: o.Logout.After,
+			AllowMissingExp: o.Logout.AllowMissingExp,
+		},
+		Log: log.With("app", app.Origin),
 	})
 }
 
@@ -87,14 +90,14 @@ func sessionConfig(cfg *config.Config, app config.App, client *oidc.Client) sess
 	}
 	return session.AppConfig{
 		Origin: app.Origin, Issuer: app.OIDC.Issuer, ClientID: app.OIDC.ClientID,
-		Refresher: client, RefreshAhead: app.OIDC.RefreshAhead, TokenTimeout: app.OIDC.Timeout,
+		Refresher: client, RefreshAhead: app.OIDC.RefreshAhead, TokenTimeout: app.OIDC.Timeout, MaxPerUser: cfg.Session.MaxPerUser,
 		Cookie: session.CookieConfig{Name: cfg.Session.Cookie.Name, SameSite: sameSite, Persistent: cfg.Session.Cookie.Persistent},
 	}
 }
 
 func proxyApp(app config.App, sessions *session.App, logins *oidc.Endpoints) proxy.App {
 	p := proxy.App{
-		Origin: app.Origin, BasePath: app.BasePath, Sessions: sessions, Endpoints: endpoints(logins), CORSOrigins: app.CORS.Origins,
+		Origin: app.Origin, BasePath: app.BasePath, Sessions: sessions, Endpoints: endpoints(logins), CORSOrigins: app.CORS.Origins, ProviderHosts: app.OIDC.Logout.Hosts,
 		SecurityHeaders: proxy.SecurityHeaders{
 			CSP: app.SecurityHeaders.CSP, FrameAncestors: app.SecurityHeaders.FrameAncestors, HSTS: app.SecurityHeaders.HSTS,
 		},
