@@ -340,6 +340,88 @@ func TestEndTaggedOfNobodyIsNoWrite(t *testing.T) { // BC-11
 	}
 }
 
+// EndTagged looks first and writes later: in between sessions may end, or turn
+// out to be damaged.
+func TestEndTaggedBelievesWhatIsThereWhenItsTurnComes(t *testing.T) {
+	for name, row := range map[string]struct {
+		meanwhile func(tx *txn, key session.Key)
+		want      int
+		wantErr   error
+	}{
+		"nothing happened":      {func(*txn, session.Key) {}, 2, nil},
+		"one ended":             {func(tx *txn, key session.Key) { rec, _ := tx.lookup(key); tx.end(key, rec, session.Logout) }, 1, nil},
+		"one turned out broken": {func(tx *txn, key session.Key) { tx.put(sessions, key[:], []byte("Z...")) }, 0, errDamaged},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t)
+			tag := session.Tag{7}
+			for _, key := range []session.Key{{1}, {2}} {
+				if err := s.Create(t.Context(), key, session.Record{Tags: []session.Tag{tag}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var endings []session.Ending
+			var err error
+			behind(t, s, func(tx *txn) error { row.meanwhile(tx, session.Key{2}); return nil },
+				func() { endings, err = s.EndTagged(t.Context(), tag, session.Revoked, session.Scope{}) })
+			if !errors.Is(err, row.wantErr) || len(endings) != row.want {
+				t.Errorf("EndTagged = %d endings, %v, want %d, %v", len(endings), err, row.want, row.wantErr)
+			}
+		})
+	}
+}
+
+// A write runs again if another one of its commit fails. What it ended it tells
+// of once.
+func TestEndingsOfAWriteThatRanTwiceAreToldOnce(t *testing.T) {
+	tag := session.Tag{7}
+	for name, end := range map[string]func(s *Store) ([]session.Ending, error){
+		"EndTagged": func(s *Store) ([]session.Ending, error) {
+			return s.EndTagged(t.Context(), tag, session.Revoked, session.Scope{})
+		},
+		"Sweep": func(s *Store) ([]session.Ending, error) {
+			return s.Sweep(t.Context(), session.Limits{Now: time.Now()})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t)
+			if err := s.Create(t.Context(), session.Key{1}, session.Record{Tags: []session.Tag{tag}}); err != nil {
+				t.Fatal(err)
+			}
+			var endings []session.Ending
+			var err error
+			behind(t, s, func(*txn) error { return nil },
+				func() { endings, err = end(s) },
+				func() { _ = s.update(t.Context(), func(*txn) error { panic("page 7 is gone") }) })
+			if err != nil || len(endings) != 1 {
+				t.Errorf("%d endings, %v, want one", len(endings), err)
+			}
+		})
+	}
+}
+
+// behind lets the calls queue, in this order, behind a write that ends with
+// last, and waits for all.
+func behind(t *testing.T, s *Store, last func(*txn) error, calls ...func()) {
+	t.Helper()
+	busy, goOn := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := s.update(t.Context(), func(tx *txn) error { close(busy); <-goOn; return last(tx) }); err != nil {
+			t.Error(err)
+		}
+	})
+	<-busy
+	for i, call := range calls {
+		wg.Go(call)
+		for len(s.writes) <= i {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	close(goOn)
+	wg.Wait()
+}
+
 // A writer that found the file damaged while it committed must not go on.
 func TestNothingIsWrittenToAFileFoundDamaged(t *testing.T) {
 	s, err := Open(t.TempDir()+"/sessions.db", Options{})

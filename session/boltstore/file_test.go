@@ -553,7 +553,7 @@ func TestAnIndexEntryWithoutItsSessionIsDamage(t *testing.T) {
 	tag := session.Tag{7}
 	for name, value := range map[string][]byte{"gone": nil, "a tombstone": {isTombstone, 'x'}} {
 		t.Run(name, func(t *testing.T) {
-			lost := session.Key{0, 0, 1} // before all others
+			lost := session.Key{1, 0, 5, 1} // after a few others
 			if err := s.Create(t.Context(), lost, session.Record{Tags: []session.Tag{tag}}); err != nil {
 				t.Fatal(err)
 			}
