@@ -31,6 +31,8 @@ type gateway struct {
 	provider *provider
 	client   *oidc.Client
 	serving  *oidc.Endpoints
+	manager  *session.Manager
+	app      *session.App
 	registry *prometheus.Registry
 	store    *brokenStore
 	logs     *logbook
@@ -42,6 +44,7 @@ type setup struct {
 	oidc.Config
 	Options  oidc.Options
 	SameSite http.SameSite
+	Beside   *gateway // whose store and manager are used, too
 }
 
 func newConfig(issuer string) oidc.Config {
@@ -75,23 +78,26 @@ func newGateway(t *testing.T, p *provider, change ...func(*setup)) *gateway {
 		t.Fatal(err)
 	}
 	t.Cleanup(g.client.Close)
-	app := g.newApp(set)
-	g.serving = oidc.NewEndpoints(g.client, app, set.Options)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		g.serving.Close(ctx)
-	})
+	if set.Beside != nil {
+		g.manager, g.store = set.Beside.manager, set.Beside.store
+	} else {
+		g.manager = g.newManager(log)
+	}
+	g.app = g.newApp(set)
+	g.serving = oidc.NewEndpoints(g.client, g.app, set.Options)
 	for pattern, serve := range map[string]func(http.ResponseWriter, *http.Request) error{
 		"GET /bff/login": g.serving.Login, "GET /bff/callback": g.serving.Callback,
 		"GET /bff/session": g.serving.Session, "GET /bff/user": g.serving.User,
 		"GET /bff/logout": g.serving.Logout, "POST /bff/logout": g.serving.PostLogout,
 		"GET /bff/logout/continue": g.serving.ContinueLogout, "GET /bff/logout/callback": g.serving.LogoutCallback,
+		"POST /bff/backchannel": g.serving.BackChannel, "GET /bff/frontchannel": g.serving.FrontChannel,
+		"GET /bff/events": g.serving.Events, "GET /bff/sessions": g.serving.Sessions,
+		"DELETE /bff/sessions": g.serving.EndOtherSessions, "DELETE /bff/sessions/{id}": g.serving.EndSession,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { refuse(w, serve(w, r)) })
 	}
 	mux.HandleFunc("GET /api", func(w http.ResponseWriter, r *http.Request) {
-		s, err := app.Session(r)
+		s, err := g.app.Session(r)
 		if err == nil {
 			_, err = s.AccessToken(r.Context())
 		}
@@ -100,7 +106,7 @@ func newGateway(t *testing.T, p *provider, change ...func(*setup)) *gateway {
 	return g
 }
 
-func (g *gateway) newApp(set setup) *session.App {
+func (g *gateway) newManager(log *slog.Logger) *session.Manager {
 	g.t.Helper()
 	secret := make([]byte, 32)
 	rand.Read(secret)
@@ -115,7 +121,7 @@ func (g *gateway) newApp(set setup) *session.App {
 	g.store = &brokenStore{Store: store}
 	m, err := session.NewManager(session.Config{
 		Store: g.store, Keys: keys, IdleTimeout: 30 * time.Minute, Lifetime: 12 * time.Hour,
-		CacheSize: 1000, Log: set.Log, Registerer: g.registry,
+		CacheSize: 100_000, Log: log, Registerer: g.registry,
 	})
 	if err != nil {
 		g.t.Fatal(err)
@@ -126,7 +132,12 @@ func (g *gateway) newApp(set setup) *session.App {
 		m.Close(context.Background())
 		store.Close()
 	})
-	app, err := m.NewApp(session.AppConfig{
+	return m
+}
+
+func (g *gateway) newApp(set setup) *session.App {
+	g.t.Helper()
+	app, err := g.manager.NewApp(session.AppConfig{
 		Origin: set.Origin, Issuer: set.Issuer, ClientID: set.ClientID, Refresher: g.client,
 		RefreshAhead: time.Minute, TokenTimeout: 2 * time.Second, Cookie: session.CookieConfig{SameSite: set.SameSite},
 	})

@@ -89,15 +89,15 @@ func checkHeader(raw string, types ...string) error {
 	encoded, _, _ := strings.Cut(raw, ".")
 	decoded, err := base64.RawURLEncoding.DecodeString(encoded)
 	if err != nil {
-		return badToken("not a JWT")
+		return flaw("not a JWT")
 	}
 	var header map[string]json.RawMessage
 	if err := json.Unmarshal(decoded, &header); err != nil {
-		return badToken("not a JWT")
+		return flaw("not a JWT")
 	}
 	for _, name := range []string{"jwk", "jku", "x5u", "x5c"} {
 		if _, ok := header[name]; ok {
-			return badToken("its header has " + name)
+			return flaw("its header has " + name)
 		}
 	}
 	raws, ok := header["typ"]
@@ -106,15 +106,16 @@ func checkHeader(raw string, types ...string) error {
 	}
 	var typ string
 	if err := json.Unmarshal(raws, &typ); err != nil || !slices.ContainsFunc(types, func(t string) bool { return strings.EqualFold(t, typ) }) {
-		return badToken("it is a token of another type")
+		return flaw("it is a token of another type")
 	}
 	return nil
 }
 
-// badToken says what is wrong with a token, in words of ours alone.
-type badToken string
+// flaw says what is wrong with a token or with a request that brings one, in words
+// of ours alone: nothing of either is in it.
+type flaw string
 
-func (e badToken) Error() string { return string(e) }
+func (e flaw) Error() string { return string(e) }
 
 // decodeClaims reads the claims of a token without verifying anything.
 func decodeClaims(raw string) (claims idClaims, payload json.RawMessage, err error) {
@@ -137,11 +138,11 @@ func (c *idClaims) check(clientID string, skew time.Duration, now time.Time) err
 	var err error
 	switch {
 	case c.Subject == "":
-		err = badToken("no sub")
+		err = flaw("no sub")
 	case c.AuthorizedParty != "" && c.AuthorizedParty != clientID:
-		err = badToken("azp is another client")
+		err = flaw("azp is another client")
 	case c.Expiry == nil:
-		err = badToken("exp is missing")
+		err = flaw("exp is missing")
 	default:
 		err = checkUse(&c.Claims, clientID, skew, now)
 	}
@@ -158,15 +159,15 @@ func checkUse(c *jwt.Claims, clientID string, skew time.Duration, now time.Time)
 	// We trust no other audience: a token that is also somebody else's could have
 	// been got by them (CB-11).
 	case len(c.Audience) == 0 || slices.ContainsFunc(c.Audience, func(aud string) bool { return aud != clientID }):
-		return badToken("it has other audiences")
+		return flaw("it has other audiences")
 	case c.IssuedAt == nil:
-		return badToken("iat is missing")
+		return flaw("iat is missing")
 	case c.Expiry != nil && !now.Add(-skew).Before(c.Expiry.Time()):
-		return fmt.Errorf("%w at %v; is a clock wrong?", badToken("expired"), c.Expiry.Time().UTC())
+		return fmt.Errorf("%w at %v; is a clock wrong?", flaw("expired"), c.Expiry.Time().UTC())
 	case c.IssuedAt.Time().After(now.Add(skew)):
-		return fmt.Errorf("%w, at %v; is a clock wrong?", badToken("issued in the future"), c.IssuedAt.Time().UTC())
+		return fmt.Errorf("%w, at %v; is a clock wrong?", flaw("issued in the future"), c.IssuedAt.Time().UTC())
 	case c.NotBefore != nil && c.NotBefore.Time().After(now.Add(skew)):
-		return fmt.Errorf("%w, but from %v on; is a clock wrong?", badToken("not valid yet"), c.NotBefore.Time().UTC())
+		return fmt.Errorf("%w, but from %v on; is a clock wrong?", flaw("not valid yet"), c.NotBefore.Time().UTC())
 	}
 	return nil
 }

@@ -43,7 +43,7 @@ func (c *Client) verifyLogout(ctx context.Context, raw string) (*logoutToken, er
 	}
 	jws, err := jose.ParseSignedCompact(raw, algs)
 	if err != nil { // which may quote the token
-		return nil, badToken("not a JWT with a signature as the provider announces it")
+		return nil, flaw("not a JWT with a signature as the provider announces it")
 	}
 	payload, err := c.keys.verify(ctx, jws, &c.keys.unasked)
 	if err != nil {
@@ -66,17 +66,17 @@ var logoutNames = []string{"iss", "aud", "sub", "sid", "iat", "exp", "nbf", "eve
 func (c *Config) readLogout(payload []byte, now time.Time) (*logoutToken, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(payload, &members); err != nil {
-		return nil, badToken("its claims are no JSON object, or there twice")
+		return nil, flaw("its claims are no JSON object, or there twice")
 	}
 	if err := checkNames(members); err != nil {
 		return nil, err
 	}
 	var claims logoutClaims
 	if err := json.Unmarshal(payload, &claims); err != nil {
-		return nil, badToken("a claim is of the wrong type")
+		return nil, flaw("a claim is of the wrong type")
 	}
 	if claims.Issuer != c.Issuer {
-		return nil, badToken("it is of another issuer")
+		return nil, flaw("it is of another issuer")
 	}
 	if err := checkUse(&claims.Claims, c.ClientID, c.ClockSkew, now); err != nil {
 		return nil, err
@@ -96,7 +96,7 @@ func checkNames(members map[string]json.RawMessage) error {
 	for member := range members {
 		for _, name := range logoutNames {
 			if member != name && strings.EqualFold(member, name) {
-				return badToken("its claims can be read in two ways")
+				return flaw("its claims can be read in two ways")
 			}
 		}
 	}
@@ -110,9 +110,9 @@ func (c *Config) checkExpiry(claims *logoutClaims, now time.Time) error {
 	case claims.Expiry != nil:
 		return nil
 	case !c.Logout.AllowMissingExp:
-		return badToken("exp is missing")
+		return flaw("exp is missing")
 	case claims.IssuedAt.Time().Before(now.Add(-logoutTokenLife - c.ClockSkew)):
-		return fmt.Errorf("%w, at %v", badToken("exp is missing, and it was issued too long ago"), claims.IssuedAt.Time().UTC())
+		return fmt.Errorf("%w, at %v", flaw("exp is missing, and it was issued too long ago"), claims.IssuedAt.Time().UTC())
 	}
 	return nil
 }
@@ -121,16 +121,16 @@ func (c *Config) checkExpiry(claims *logoutClaims, now time.Time) error {
 // (section 2.6, steps 4 to 6).
 func (c *logoutClaims) checkLogout(members map[string]json.RawMessage) error {
 	if _, ok := members["nonce"]; ok {
-		return badToken("it has a nonce, so it is no logout token")
+		return flaw("it has a nonce, so it is no logout token")
 	}
 	var event map[string]json.RawMessage
 	if err := json.Unmarshal(c.Events[logoutEvent], &event); err != nil || event == nil {
-		return badToken("it has no logout event, so it is no logout token")
+		return flaw("it has no logout event, so it is no logout token")
 	}
 	_, sub := members["sub"]
 	_, sid := members["sid"]
 	if !sub && !sid || sub && c.Subject == "" || sid && c.SID == "" {
-		return badToken("neither sub nor sid says who is to be logged out")
+		return flaw("neither sub nor sid says who is to be logged out")
 	}
 	return nil
 }

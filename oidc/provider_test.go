@@ -231,6 +231,38 @@ func (p *provider) freshIDToken(claims func(map[string]any)) string {
 	return p.idToken("")
 }
 
+// logoutToken makes a logout token for the session of all its ID tokens, but for
+// what change makes of it.
+func (p *provider) logoutToken(change ...func(header, claims map[string]any)) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now().Unix()
+	header := map[string]any{"alg": "RS256", "kid": p.kid, "typ": "logout+jwt"}
+	claims := map[string]any{
+		"iss": p.URL, "aud": clientID, "iat": now, "exp": now + 120, "jti": rand.Text(), "sid": "op-session", "sub": subject,
+		"events": map[string]any{"http://schemas.openid.net/event/backchannel-logout": map[string]any{}},
+	}
+	for _, f := range change {
+		f(header, claims)
+	}
+	if p.sign != nil {
+		return p.sign(header, claims)
+	}
+	return signRSA(p.keys[p.kid].(*rsa.PrivateKey), header, claims)
+}
+
+// signed signs claims as they stand.
+func (p *provider) signed(claims string) string {
+	header, _ := json.Marshal(map[string]any{"alg": "RS256", "kid": "k1"})
+	input := b64(string(header)) + "." + b64(claims)
+	sum := sha256.Sum256([]byte(input))
+	sig, err := rsa.SignPKCS1v15(nil, rsaKey(), crypto.SHA256, sum[:])
+	if err != nil {
+		panic(err)
+	}
+	return input + "." + b64(string(sig))
+}
+
 func signingInput(header, claims map[string]any) string {
 	h, _ := json.Marshal(header)
 	c, _ := json.Marshal(claims)

@@ -59,7 +59,7 @@ func (e *Endpoints) authenticated(s *session.Session) status {
 		Authenticated: true,
 		User:          v.Claims,
 		Session: &sessionStatus{
-			CreatedAt: v.Created.UTC().Truncate(time.Second), ExpiresIn: seconds(v.ExpiresIn), IdleExpiresIn: seconds(v.IdleExpiresIn),
+			CreatedAt: wholeSeconds(v.Created), ExpiresIn: seconds(v.ExpiresIn), IdleExpiresIn: seconds(v.IdleExpiresIn),
 		},
 		AccessToken: &tokenStatus{seconds(token)},
 		LoginURL:    e.path("login"),
