@@ -14,6 +14,8 @@ func TestUsageAndExitCodes(t *testing.T) {
 	_, good := site(t, settings{})
 	_, unknown := site(t, settings{more: "    rutes: []"})
 	_, weak := site(t, settings{keys: []string{strings.Repeat("Y2FuYXJ5", 6)}}) // canary, six times
+	_, tokenOnly := site(t, settings{token: adminToken, admin: freeAddress(t)})
+	_, socketOnly := site(t, settings{socket: filepath.Join(shortDir(t), "s")})
 	_, keyless := site(t, settings{keys: []string{"${file:absent}"}})
 	_, unbuilt := site(t, settings{routes: "- {path: /, static: {dir: absent}, auth: none}"})
 	for _, row := range []struct {
@@ -41,6 +43,22 @@ func TestUsageAndExitCodes(t *testing.T) {
 		{"an app that is not built is told", []string{"check", "-config", unbuilt}, 2, "", "apps[0].routes[0].static.dir: is not a directory"},
 		{"a good configuration is ok", []string{"check", "-config", good}, 0, "ok, 1 app", ""},
 		{"check shows what routes do", []string{"check", "-config", good}, 0, "for everybody, without the session", ""},
+		{"help has two words, too", []string{"help"}, 0, "sessiongate sessions revoke -config FILE ID", ""},
+		{"sessions of what", []string{"sessions"}, 2, "", "list or revoke"},
+		{"sessions with a third word", []string{"sessions", "end"}, 2, "", "list or revoke"},
+		{"-h of sessions list", []string{"sessions", "list", "-h"}, 0, "", "only of the user with this sub"},
+		{"sessions list without configuration", []string{"sessions", "list"}, 2, "", "-config FILE is missing"},
+		{"sessions list of one that is not there", []string{"sessions", "list", "-config", "absent.yaml"}, 2, "", "no such file"},
+		{"sessions list with an argument", []string{"sessions", "list", "-config", good, "x"}, 2, "", `unexpected argument "x"`},
+		{"sessions without a way in", []string{"sessions", "list", "-config", good}, 2, "", "set admin: {socket:"},
+		{"sessions revoke without configuration", []string{"sessions", "revoke", "x"}, 2, "", "-config FILE is missing"},
+		{"revoke of nothing", []string{"sessions", "revoke", "-config", good}, 2, "", "say which"},
+		{"revoke of a user everywhere", []string{"sessions", "revoke", "-config", good, "-sub", "ada"}, 2, "", "say which"},
+		{"revoke of an app's users", []string{"sessions", "revoke", "-config", good, "-app", "x", "-sub", ""}, 2, "", "say which"},
+		{"revoke of two", []string{"sessions", "revoke", "a", "-config", good, "b"}, 2, "", "one ID at a time"},
+		{"revoke of one and of all", []string{"sessions", "revoke", "a", "-config", good, "-sub", "ada"}, 2, "", "neither -app nor -sub"},
+		{"revoke at a gateway that does not run", []string{"sessions", "revoke", "a", "-config", tokenOnly}, 1, "", "connection refused; does it run by this configuration?"},
+		{"list at a gateway that does not run", []string{"sessions", "list", "-config", socketOnly}, 1, "", "no such file or directory; does it run by this configuration?"},
 		{"healthcheck of nobody", []string{"healthcheck", "-config", good}, 1, "", "connection refused"},
 		{"demo wants loopback", []string{"demo", "-listen", "0.0.0.0:8080"}, 2, "", "loopback only"},
 	} {
