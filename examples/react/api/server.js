@@ -74,7 +74,7 @@ server.on("upgrade", (req, socket, head) => {
   }
   feed.handleUpgrade(req, socket, head, (client) => {
     client.on("error", () => {}); // a lost connection is closed too
-    client.send(message("You are connected. Newest order:", orders[0]));
+    client.send(message(`You are connected. The newest order is ${orders[0].id}`, orders[0]));
   });
 });
 

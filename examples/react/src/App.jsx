@@ -12,7 +12,7 @@ import { Welcome } from "./Welcome.jsx";
 
 const pages = {
   "/orders": { name: "Orders", Page: Orders },
-  "/live": { name: "Live", Page: Live },
+  "/live": { name: "Live feed", Page: Live },
   "/devices": { name: "Devices", Page: Devices },
 };
 

@@ -103,7 +103,7 @@ function Confirm({ question, onYes, onNo }) {
   return (
     <dialog ref={dialog} aria-labelledby="question" onClose={onNo}>
       <h2 id="question">{question.text}</h2>
-      <p>Whoever uses it has to log in again. Unsaved work there is lost.</p>
+      <p>Whoever works there has to log in again, and loses what is not saved.</p>
       <div className="buttons">
         <button autoFocus onClick={() => dialog.current.close()}>Cancel</button>
         <button className="danger solid" onClick={onYes}>Log out</button>

@@ -29,7 +29,7 @@ export function Live({ feed }) {
     <>
       <div className="head">
         <div>
-          <Title>Live</Title>
+          <Title>Live feed</Title>
           <p className="soft">A WebSocket through the gateway. It ends with the session, within a second.</p>
         </div>
       </div>

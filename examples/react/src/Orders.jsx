@@ -131,8 +131,8 @@ function NewOrder({ onPlace }) {
   };
   return (
     <form className="card new" onSubmit={submit} aria-label="New order">
-      <label htmlFor="new-customer">Customer<input {...field("customer")} /></label>
-      <label htmlFor="new-item">Item<input {...field("item")} /></label>
+      <label htmlFor="new-customer">Customer<input placeholder="Marina Duarte" {...field("customer")} /></label>
+      <label htmlFor="new-item">Item<input placeholder="Tide clock" {...field("item")} /></label>
       <button className="primary" disabled={state.busy}>Place order</button>
       <p className={state.problem ? "problem" : "soft"} role="status">{state.problem ?? state.done}</p>
     </form>

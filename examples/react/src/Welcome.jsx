@@ -1,6 +1,14 @@
 import { useEffect, useRef } from "react";
 import { bff } from "/bff/client.js";
+import { Status } from "./Orders.jsx";
 import { goodbye, inWords } from "./session.js";
+
+const examples = [
+  ["Q-1049", "Brass compass", "new"],
+  ["Q-1048", "Oilskin jacket", "packed"],
+  ["Q-1047", "Sea chart, Biscay", "shipped"],
+  ["Q-1046", "Tide clock", "delivered"],
+];
 
 // Welcome is what somebody sees who is not logged in: the landing page or, after a session, why it is over.
 export function Welcome({ reason, feed, path }) {
@@ -30,12 +38,21 @@ export function Welcome({ reason, feed, path }) {
         </main>
       ) : (
         <main className="hero">
-          <h1>Every order, from quay to door.</h1>
-          <p className="lead">
-            A sample app to start from: React and Vite behind a session gateway. It logs in, shows data of an API and a live
-            feed, and has never seen a token.
-          </p>
-          <button className="primary big" onClick={logIn}>Log in</button>
+          <div className="pitch">
+            <div>
+              <h1>Every order, from quay to door.</h1>
+              <p className="lead">
+                A sample app to start from: React and Vite behind a session gateway. It logs in, shows an API’s data and a live
+                feed, and has never seen a token.
+              </p>
+              <button className="primary big" onClick={logIn}>Log in</button>
+            </div>
+            <figure className="card preview" aria-hidden="true">
+              {examples.map(([id, item, status]) => (
+                <p key={id}><b>{id}</b><span className="soft">{item}</span><Status of={{ status }} /></p>
+              ))}
+            </figure>
+          </div>
           <ul className="points">
             <li><strong>No token in the browser</strong><span>One cookie that no script can read. The gateway keeps the rest.</span></li>
             <li><strong>Over everywhere, at once</strong><span>Log out in one tab and every tab, device and stream knows.</span></li>
