@@ -65,8 +65,9 @@ func sessiongate(t *testing.T, args ...string) (code int, stdout, stderr string)
 
 // settings are what tests change in the configuration; the zero value is good.
 type settings struct {
-	listen, admin, token, socket, store, delay, client, routes, more string
-	keys                                                             []string
+	listen, admin, token, socket, store, delay, client, logout, routes, more string
+	keys                                                                     []string
+	maxPerUser                                                               int
 }
 
 func (s settings) String() string {
@@ -87,6 +88,7 @@ shutdown_delay: %s
 shutdown_timeout: 5s
 session:
   keys: %s
+  max_per_user: %d
   store: {bbolt: {path: %q}}
 apps:
   - origin: http://localhost:8080
@@ -94,10 +96,11 @@ apps:
       issuer: http://127.0.0.1:1
       client_id: %s
       client_secret: "${TEST_SECRET}"
+      logout: {%s}
     routes:
       %s
-%s`, or(s.listen, "127.0.0.1:0"), or(s.admin, "127.0.0.1:0"), s.token, s.socket, or(s.delay, "0s"), keys, or(s.store, "sessions.db"),
-		or(s.client, "shop"), or(s.routes, "- {path: /, static: {dir: dist, fallback: index.html}, auth: none}"), s.more)
+%s`, or(s.listen, "127.0.0.1:0"), or(s.admin, "127.0.0.1:0"), s.token, s.socket, or(s.delay, "0s"), keys, s.maxPerUser, or(s.store, "sessions.db"),
+		or(s.client, "shop"), s.logout, or(s.routes, "- {path: /, static: {dir: dist, fallback: index.html}, auth: none}"), s.more)
 }
 
 // site makes a directory with a built app and a configuration.

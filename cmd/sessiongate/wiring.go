@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"sync"
 
+	"sessiongate/client"
 	"sessiongate/cmd/sessiongate/config"
 	"sessiongate/oidc"
 	"sessiongate/proxy"
@@ -119,6 +120,16 @@ func endpoints(e *oidc.Endpoints) []proxy.Endpoint {
 		{Method: "POST", Path: "logout", Class: proxy.Script, Serve: e.PostLogout},
 		{Method: "GET", Path: "logout/continue", Class: proxy.Navigation, Serve: e.ContinueLogout},
 		{Method: "GET", Path: "logout/callback", Class: proxy.Navigation, Serve: e.LogoutCallback},
+		{Method: "POST", Path: "backchannel", Class: proxy.Provider, Serve: e.BackChannel},
+		{Method: "GET", Path: "frontchannel", Class: proxy.Provider, Serve: e.FrontChannel},
+		{Method: "GET", Path: "events", Class: proxy.Events, Serve: e.Events},
+		{Method: "GET", Path: "sessions", Class: proxy.Script, Serve: e.Sessions},
+		{Method: "DELETE", Path: "sessions", Class: proxy.Script, Serve: e.EndOtherSessions},
+		{Method: "DELETE", Path: "sessions/{id}", Class: proxy.Script, Serve: e.EndSession},
+		{Method: "GET", Path: "client.js", Class: proxy.Public, Serve: client.JS},
+		{Method: "HEAD", Path: "client.js", Class: proxy.Public, Serve: client.JS},
+		{Method: "GET", Path: "client.d.ts", Class: proxy.Public, Serve: client.Types},
+		{Method: "HEAD", Path: "client.d.ts", Class: proxy.Public, Serve: client.Types},
 	}
 }
 
