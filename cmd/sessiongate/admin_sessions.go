@@ -178,7 +178,7 @@ func (a *adminSessions) endAll(w http.ResponseWriter, r *http.Request) error {
 // audit logs that an operator ended sessions. Each session has a line of its own,
 // by its hash; whose they were is personal and in neither.
 func (a *adminSessions) audit(r *http.Request, app string, n int) {
-	args := []any{"event", "admin_sessions_ended", "count", n, "address", a.address(r)}
+	args := []any{"event", "admin_sessions_ended", "sessions", n, "address", a.address(r)}
 	if app != "" {
 		args = append(args, "app", app)
 	}

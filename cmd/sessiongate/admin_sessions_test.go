@@ -348,7 +348,7 @@ func TestOperatorsListAndEndSessions(t *testing.T) {
 		t.Errorf("end all again: %d %s", w.Code, w.Body)
 	}
 	log := o.log()
-	if !containsAll(log, `"event":"admin_sessions_ended","count":1,"address":"192.0.2.1"}`, `"event":"admin_sessions_ended","count":2,"address":"192.0.2.1","app":"`+shopOrigin+`"}`) {
+	if !containsAll(log, `"event":"admin_sessions_ended","sessions":1,"address":"192.0.2.1"}`, `"event":"admin_sessions_ended","sessions":2,"address":"192.0.2.1","app":"`+shopOrigin+`"}`) {
 		t.Errorf("the log:\n%s", log)
 	}
 	if strings.Contains(log, `"ada"`) || strings.Contains(log, ada.ID) {
