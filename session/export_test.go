@@ -6,3 +6,13 @@ func CacheLen(m *Manager) int {
 	defer m.cache.mu.Unlock()
 	return len(m.cache.byKey)
 }
+
+// Cached tells whether this very session is open in memory for requests.
+func Cached(s *Session) bool { return s.app.m.cache.holds(s) }
+
+// Watched tells how many sessions are watched.
+func Watched(m *Manager) int {
+	m.watches.mu.Lock()
+	defer m.watches.mu.Unlock()
+	return len(m.watches.of)
+}

@@ -135,7 +135,9 @@ func (p *provider) seen() (calls, reuses int) {
 	return p.calls, p.reuses
 }
 
-// hooked is a store on which a test can make single operations fail or wait.
+// hooked is a store on which a test can make single operations fail or wait. Those
+// that a hook is asked about in the past tense are done: an error of the hook's is
+// their answer lost.
 type hooked struct {
 	session.Store
 	mu   sync.Mutex
@@ -164,7 +166,10 @@ func (h *hooked) Create(ctx context.Context, k session.Key, r session.Record) er
 	if err := h.ask("create"); err != nil {
 		return err
 	}
-	return h.Store.Create(ctx, k, r)
+	if err := h.Store.Create(ctx, k, r); err != nil {
+		return err
+	}
+	return h.ask("created")
 }
 
 func (h *hooked) Load(ctx context.Context, k session.Key) (session.Record, error) {
@@ -192,7 +197,46 @@ func (h *hooked) End(ctx context.Context, k session.Key, r session.Reason, c ses
 	if err := h.ask("end"); err != nil {
 		return session.Record{}, err
 	}
-	return h.Store.End(ctx, k, r, c)
+	rec, err := h.Store.End(ctx, k, r, c)
+	if err != nil {
+		return rec, err
+	}
+	return rec, h.ask("ended")
+}
+
+func (h *hooked) EndTagged(ctx context.Context, t session.Tag, r session.Reason, sc session.Scope) ([]session.Ending, error) {
+	if err := h.ask("end_tagged"); err != nil {
+		return nil, err
+	}
+	endings, err := h.Store.EndTagged(ctx, t, r, sc)
+	if err != nil {
+		return endings, err
+	}
+	if err := h.ask("ended_tagged"); err != nil {
+		return nil, err
+	}
+	return endings, nil
+}
+
+func (h *hooked) Mark(ctx context.Context, t session.Tag, m session.Mark) error {
+	if err := h.ask("mark"); err != nil {
+		return err
+	}
+	return h.Store.Mark(ctx, t, m)
+}
+
+func (h *hooked) Tagged(ctx context.Context, t session.Tag, after session.Key, limit int) ([]session.Listed, error) {
+	if err := h.ask("tagged"); err != nil {
+		return nil, err
+	}
+	return h.Store.Tagged(ctx, t, after, limit)
+}
+
+func (h *hooked) Acquire(ctx context.Context, k session.Key, ttl time.Duration) (session.Lease, error) {
+	if err := h.ask("acquire"); err != nil {
+		return session.Lease{}, err
+	}
+	return h.Store.Acquire(ctx, k, ttl)
 }
 
 func (h *hooked) Touch(ctx context.Context, t []session.Touch) error {
@@ -269,12 +313,8 @@ const (
 
 func newBench(t testing.TB, change ...func(*bench)) *bench {
 	t.Helper()
-	bolt, err := boltstore.Open(filepath.Join(t.TempDir(), "sessions.db"), boltstore.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	p := newProvider()
-	b := &bench{t: t, provider: p, store: &hooked{Store: bolt}}
+	b := &bench{t: t, provider: p, store: &hooked{}}
 	b.config = session.Config{Store: b.store, Keys: newKeys(t), IdleTimeout: idle, Lifetime: lifetime}
 	b.app = session.AppConfig{
 		Origin: origin, Issuer: "https://login.example.com", ClientID: "shop",
@@ -283,15 +323,26 @@ func newBench(t testing.TB, change ...func(*bench)) *bench {
 	for _, f := range change {
 		f(b)
 	}
+	if b.store.Store == nil {
+		bolt, err := boltstore.Open(filepath.Join(t.TempDir(), "sessions.db"), boltstore.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.store.Store = bolt
+	}
+	store := b.store.Store
 	b.start()
 	t.Cleanup(func() {
 		b.stop()
-		if err := bolt.Close(); err != nil {
+		if err := store.Close(); err != nil {
 			t.Error(err)
 		}
 	})
 	return b
 }
+
+// inMemory is for benches that write to no disk.
+func inMemory(b *bench) { b.store.Store = newMemory() }
 
 func (b *bench) start() {
 	b.t.Helper()
