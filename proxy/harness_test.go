@@ -216,7 +216,7 @@ func (w *world) ended() string {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if _, err := w.sessions.End(context.Background(), s, session.Logout); err != nil {
+	if _, err := w.sessions.Logout(context.Background(), s); err != nil {
 		w.t.Fatal(err)
 	}
 	return cookie

@@ -31,7 +31,7 @@ func (p *provider) Refresh(context.Context, string) (*oauth2.Token, error) {
 }
 
 func (p *provider) Confirm(context.Context, string, string) error { return nil }
-func (p *provider) Revoke(context.Context, string) error          { return nil }
+func (p *provider) Revoke(context.Context, string, string) error  { return nil }
 
 func (p *provider) called() int {
 	p.mu.Lock()
