@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -371,32 +372,43 @@ func TestEndTaggedBelievesWhatIsThereWhenItsTurnComes(t *testing.T) {
 	}
 }
 
-// A write runs again if another one of its commit fails. What it ended it tells
-// of once.
-func TestEndingsOfAWriteThatRanTwiceAreToldOnce(t *testing.T) {
+// What a call ended it tells of, and once: if its write runs again because
+// another one of its commit failed, and if its caller gives up meanwhile.
+func TestEndingsAreToldOnce(t *testing.T) {
 	tag := session.Tag{7}
-	for name, end := range map[string]func(s *Store) ([]session.Ending, error){
-		"EndTagged": func(s *Store) ([]session.Ending, error) {
-			return s.EndTagged(t.Context(), tag, session.Revoked, session.Scope{})
+	ends := map[string]func(context.Context, *Store) ([]session.Ending, error){
+		"EndTagged": func(ctx context.Context, s *Store) ([]session.Ending, error) {
+			return s.EndTagged(ctx, tag, session.Revoked, session.Scope{})
 		},
-		"Sweep": func(s *Store) ([]session.Ending, error) {
-			return s.Sweep(t.Context(), session.Limits{Now: time.Now()})
+		"Sweep": func(ctx context.Context, s *Store) ([]session.Ending, error) {
+			return s.Sweep(ctx, session.Limits{Now: time.Now()})
 		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := open(t)
-			if err := s.Create(t.Context(), session.Key{1}, session.Record{Tags: []session.Tag{tag}}); err != nil {
-				t.Fatal(err)
-			}
-			var endings []session.Ending
-			var err error
-			behind(t, s, func(*txn) error { return nil },
-				func() { endings, err = end(s) },
-				func() { _ = s.update(t.Context(), func(*txn) error { panic("page 7 is gone") }) })
-			if err != nil || len(endings) != 1 {
-				t.Errorf("%d endings, %v, want one", len(endings), err)
-			}
-		})
+	}
+	for name, end := range ends {
+		for _, givenUp := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, given up %t", name, givenUp), func(t *testing.T) {
+				s := open(t)
+				if err := s.Create(t.Context(), session.Key{1}, session.Record{Tags: []session.Tag{tag}}); err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				var endings []session.Ending
+				var err error
+				behind(t, s,
+					func(*txn) error {
+						if givenUp {
+							cancel()
+						}
+						return nil
+					},
+					func() { endings, err = end(ctx, s) },
+					func() { _ = s.update(t.Context(), func(*txn) error { panic("page 7 is gone") }) })
+				if len(endings) != 1 || err != nil && !errors.Is(err, ctx.Err()) {
+					t.Errorf("%d endings, %v, want one", len(endings), err)
+				}
+			})
+		}
 	}
 }
 

@@ -35,6 +35,7 @@ var bytesRows = []row{
 	}},
 	{"what was returned may be written to and the store does not notice", func(t *testing.T, s session.Store) {
 		rec := record(random[session.Tag]())
+		rec.Data = bytes.Repeat([]byte("abcdefgh"), 1000) // no store keeps it in a corner
 		key := create(t, s, rec)
 		for range 2 { // the second time from any cache
 			got := load(t, s, key)
