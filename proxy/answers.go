@@ -16,6 +16,9 @@ func modifyAnswer(res *http.Response) error {
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		return x.modifyUpgrade(res)
 	}
+	if err := x.follow(res); err != nil {
+		return err
+	}
 	from, to := res.Header, x.Header()
 	for name, values := range from {
 		if values = x.answerField(name, values); values != nil {
@@ -27,13 +30,28 @@ func modifyAnswer(res *http.Response) error {
 	if v := to["Content-Type"]; v != nil {
 		from["Content-Type"] = v // ReverseProxy looks for event streams, and copies it back
 		delete(to, "Content-Type")
-		if isEventStream(v) {
-			x.opened(x.meters.sse)
-			res.Body = endWith(x.gateway.streams, res.Body)
-		}
 	} else {
 		to["Content-Type"] = nil // or net/http would guess one from the body (HT-13)
 	}
+	return nil
+}
+
+// follow makes a stream of an answer that is one, before anything of it reaches
+// the browser.
+func (x *exchange) follow(res *http.Response) error {
+	gauge, v := x.meters.download, res.Header["Content-Type"]
+	events := v != nil && isEventStream(v)
+	switch {
+	case events:
+		gauge = x.meters.sse
+	case !x.route.endsWithSession || x.session == nil:
+		return nil
+	}
+	b, err := x.openBody(res.Body, gauge, events)
+	if err != nil {
+		return err
+	}
+	res.Body = b
 	return nil
 }
 
@@ -43,6 +61,9 @@ func (x *exchange) modifyUpgrade(res *http.Response) error {
 	h := res.Header
 	if !x.handshake || len(h["Upgrade"]) != 1 || !strings.EqualFold(h["Upgrade"][0], "websocket") {
 		return errors.New("switches protocols unasked")
+	}
+	if err := x.openTunnel(res); err != nil {
+		return err
 	}
 	removeNamed(h, h["Connection"])
 	h["Connection"], h["Upgrade"] = upgradeHeader, webSocket
@@ -55,8 +76,6 @@ func (x *exchange) modifyUpgrade(res *http.Response) error {
 	}
 	x.decorate(h)
 	x.status = res.StatusCode
-	x.opened(x.meters.webSocket)
-	res.Body = endWith(x.gateway.streams, res.Body)
 	return nil
 }
 

@@ -13,8 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"sessiongate/session"
 )
 
@@ -59,8 +57,11 @@ type exchange struct {
 	status   int
 	written  int64
 	hijacked bool
-	done     bool             // the handler came to its end
-	stream   prometheus.Gauge // counts the stream that this became
+	done     bool    // the handler came to its end
+	stream   *stream // what this became, if it goes on
+	body     *body   // the same, if it ends with its session and is no tunnel
+	tunnel   *tunnel
+	upstream net.Conn // of a handshake
 
 	closes bool // the connection ends with the answer
 
@@ -209,7 +210,7 @@ func (x *exchange) wrote(status int) {
 		x.route.answerRules.apply(x.Header())
 	}
 	if x.events && status == http.StatusOK {
-		x.opened(x.meters.events)
+		x.opened(&stream{open: x.meters.events})
 	}
 }
 
@@ -249,6 +250,9 @@ func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err == nil {
 		x.hijacked = true
 		context.AfterFunc(x.Context, func() { _ = conn.SetDeadline(time.Now().Add(hijackGrace)) })
+		if x.tunnel != nil {
+			conn = x.tunnel.browserSide(conn, rw.Reader)
+		}
 	}
 	return conn, rw, err
 }
@@ -284,8 +288,11 @@ func (x *exchange) finish(r *http.Request) {
 		x.status = http.StatusOK // what net/http sends for a handler that wrote nothing
 	}
 	elapsed := time.Since(x.began)
+	if x.body != nil {
+		x.body.finish()
+	}
 	if x.stream != nil {
-		x.stream.Dec()
+		x.stream.finish()
 	} else {
 		x.meters.seconds.Observe(elapsed.Seconds())
 	}
@@ -310,11 +317,4 @@ func (x *exchange) log(r *http.Request, elapsed time.Duration) {
 		attrs = append(attrs, slog.String("session", x.session.LogID()))
 	}
 	x.gateway.log.LogAttrs(x, slog.LevelInfo, "request", attrs...)
-}
-
-// opened counts a stream until finish. Its time is that to its beginning.
-func (x *exchange) opened(streams prometheus.Gauge) {
-	x.stream = streams
-	streams.Inc()
-	x.meters.seconds.Observe(time.Since(x.began).Seconds())
 }

@@ -48,6 +48,9 @@ func (x *exchange) forward(r *http.Request, path string) error {
 		return err
 	}
 	x.target = rt.joined(path)
+	if x.handshake {
+		r = x.dialled(r)
+	}
 	x.header, r.Header = r.Header, nil
 	rt.proxy.ServeHTTP(x, r)
 	x.filterTrailers()
@@ -206,7 +209,7 @@ func (e *bodyError) Unwrap() error { return e.err }
 // answer is made where all are.
 func noteFailure(_ http.ResponseWriter, r *http.Request, err error) {
 	x := exchangeOf(r.Context())
-	if x.hijacked {
+	if x.hijacked || x.failure != nil {
 		return
 	}
 	x.failure = x.classify(err)

@@ -32,6 +32,8 @@ type Route struct {
 	PreserveHost         bool
 	MaxBody              int64         // bytes; 0: no limit
 	Timeout              time.Duration // until the answer's header; 0: DefaultTimeout
+	StreamKeepsAlive     bool          // an open stream counts as use of its session
+	EndWithSession       bool          // all answers break off when their session ends, not WebSockets and event streams only
 	TLS                  UpstreamTLS
 	// InsecureHTTP allows plain http to a host that is neither loopback nor
 	// private, where others can read the token on its way.
@@ -100,6 +102,8 @@ type route struct {
 	preserveHost       bool
 	keepAuthorization  bool
 	maxBody            int64
+	keepsAlive         bool
+	endsWithSession    bool
 	requestRules       headerRules
 	answerRules        headerRules
 }
@@ -110,6 +114,7 @@ func newRoute(c Route, a *app, m *Metrics, log *slog.Logger) (*route, error) {
 		page: c.Kind == KindPage, auth: c.Auth, csrf: c.CSRF, methods: c.Methods, allow: anyMethod,
 		strip: strings.TrimSuffix(c.StripPrefix, "/"), keepAuthorization: c.ForwardAuthorization,
 		preserveHost: c.PreserveHost, maxBody: c.MaxBody,
+		keepsAlive: c.StreamKeepsAlive, endsWithSession: c.EndWithSession,
 	}
 	if rt.auth == "" {
 		rt.auth = AuthRequired
@@ -170,6 +175,7 @@ func (c Route) checkValues() error {
 	check(!slices.Contains([]CSRF{"", CSRFHeader, CSRFOrigin}, c.CSRF), "csrf %q is not header or origin", c.CSRF)
 	check(c.Auth == AuthNone && c.Token == TokenAccess, "there is no token with auth: none")
 	check(c.Auth == AuthNone && c.CSRF != "", "csrf means nothing with auth: none")
+	check(c.Auth == AuthNone && (c.StreamKeepsAlive || c.EndWithSession), "stream_keeps_alive and end_with_session mean nothing with auth: none")
 	check(c.ForwardAuthorization && c.Auth != AuthNone, "forward_authorization is for auth: none only")
 	check(c.MaxBody < 0 || c.Timeout < 0, "max_body and timeout are not negative")
 	for _, m := range c.Methods {

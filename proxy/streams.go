@@ -4,44 +4,120 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"sessiongate/session"
 )
 
-// stream is the upstream's side of a stream: it goes on until either side ends
-// it, or the gateway does.
+// stream is what has to be undone when an answer that goes on is over.
 type stream struct {
-	upstream io.ReadCloser
-	tunnel   io.Writer // the same, if it is a WebSocket's; else nil
-	ending   context.Context
-	stop     func() bool
+	open    prometheus.Gauge
+	unwatch func()      // of the session; nil: there is none
+	stop    func() bool // of the gateway; nil: it waits
 }
 
-// endWith makes a stream end when ctx does.
-func endWith(ctx context.Context, upstream io.ReadCloser) *stream {
-	s := &stream{upstream: upstream, ending: ctx}
-	s.tunnel, _ = upstream.(io.Writer)
-	s.stop = context.AfterFunc(ctx, func() { upstream.Close() })
-	return s
-}
-
-// Read makes the end of an event stream an end, not a breaking off: it is the
-// browser's to come again. A tunnel has to break off, as after an end it would
-// wait for the browser to end its side.
-func (s *stream) Read(p []byte) (int, error) {
-	n, err := s.upstream.Read(p)
-	if err != nil && s.tunnel == nil && s.ending.Err() != nil {
-		err = io.EOF
+// open begins a stream that belongs to the request's session, if it has one: end
+// is called when that ends. At a shutdown it is called without a reason. Both
+// happen in goroutines of their own and may happen before open returns.
+func (x *exchange) open(gauge prometheus.Gauge, end func(session.Reason)) error {
+	s := &stream{open: gauge}
+	if x.session != nil {
+		stop, err := x.session.Watch(x, session.Watcher{Ended: end, KeepsAlive: x.route.keepsAlive})
+		if err != nil {
+			x.failure = err
+			return err
+		}
+		s.unwatch = stop
 	}
-	return n, err
+	s.stop = context.AfterFunc(x.gateway.streams, func() { end("") })
+	x.opened(s)
+	return nil
 }
 
-func (s *stream) Write(p []byte) (int, error) {
-	if s.tunnel == nil {
-		return 0, errors.ErrUnsupported
+// opened counts a stream until finish. Its time is that to its beginning.
+func (x *exchange) opened(s *stream) {
+	x.stream = s
+	s.open.Inc()
+	x.meters.seconds.Observe(time.Since(x.began).Seconds())
+}
+
+func (s *stream) finish() {
+	if s.unwatch != nil {
+		s.unwatch()
 	}
-	return s.tunnel.Write(p)
+	if s.stop != nil {
+		s.stop()
+	}
+	s.open.Dec()
 }
 
-func (s *stream) Close() error {
-	s.stop()
-	return s.upstream.Close()
+// errCut breaks an answer off in the middle, so that nobody takes a part for the
+// whole.
+var errCut = errors.New("proxy: the session of this answer has ended")
+
+// body is the body of an answer that ends with its session.
+type body struct {
+	io.ReadCloser // the upstream's
+	x             *exchange
+	// events: the end of an event stream is an end, after which the browser asks
+	// again and hears why. Anything else is broken off.
+	events bool
+	ended  atomic.Bool
+
+	mu   sync.Mutex // guards over
+	over bool       // the answer is, and its connection may be another's
+}
+
+// openBody begins a stream of what an upstream answers.
+func (x *exchange) openBody(upstream io.ReadCloser, gauge prometheus.Gauge, events bool) (*body, error) {
+	b := &body{ReadCloser: upstream, x: x, events: events}
+	if err := x.open(gauge, b.end); err != nil {
+		return nil, err
+	}
+	x.body = b
+	return b, nil
+}
+
+// end lets nothing more through, and no browser hold it up by not reading. A
+// shutdown ends event streams only: other answers are worth waiting for.
+func (b *body) end(reason session.Reason) {
+	patience := time.Duration(0)
+	switch {
+	case b.events:
+		patience = streamGrace
+	case reason == "":
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.over {
+		return
+	}
+	b.ended.Store(true)
+	// The server takes it back before the connection's next request.
+	_ = http.NewResponseController(b.x.ResponseWriter).SetWriteDeadline(time.Now().Add(patience))
+	b.ReadCloser.Close()
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	switch {
+	case !b.ended.Load():
+		return n, err
+	case b.events:
+		return 0, io.EOF
+	}
+	return 0, errCut
+}
+
+// finish is called before the answer is handed over for good.
+func (b *body) finish() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.over = true
 }
