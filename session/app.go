@@ -146,7 +146,7 @@ func (a *App) tryLoad(ctx context.Context, key Key, id []byte, cookie string) (*
 func (a *App) read(ctx context.Context, key Key, id []byte, cookie string) (*Session, error) {
 	rec, err := a.m.store.Load(ctx, key)
 	if err != nil {
-		return nil, absent(err)
+		return nil, a.m.absent(key, err)
 	}
 	if rec.Binding != a.binding {
 		return nil, a.endUnopened(ctx, key, Revoked)
@@ -208,7 +208,7 @@ func (a *App) expire(ctx context.Context, s *Session, reason Reason) (*Session, 
 func (a *App) usedElsewhere(ctx context.Context, s *Session) (*Session, error) {
 	rec, err := a.m.store.Load(ctx, s.key)
 	if err != nil {
-		return nil, absent(err)
+		return nil, a.m.absent(s.key, err)
 	}
 	s.used.Store(rec.Used.UnixNano())
 	return s, nil
@@ -250,11 +250,11 @@ func (a *App) end(ctx context.Context, s *Session, reason Reason, c Condition) (
 	case errors.As(err, &end):
 		a.m.drop(s, end)
 		return nil, end
-	case err != nil:
-		if !errors.Is(err, ErrConflict) {
-			a.m.drop(s, nil) // it may be over, so the store is to be asked again
-		}
+	case errors.Is(err, ErrConflict):
 		return nil, err
+	case err != nil:
+		a.m.drop(s, nil) // it may be over, so the store is to be asked again
+		return nil, unknown(err)
 	}
 	a.m.drop(s, &Ended{reason})
 	a.m.ended(a.cfg.Origin, s.key, reason)
@@ -270,13 +270,16 @@ func (a *App) endUnopened(ctx context.Context, key Key, reason Reason) error {
 	ctx, cancel := finishing(ctx)
 	defer cancel()
 	_, err := a.m.store.End(ctx, key, reason, Condition{})
-	switch {
-	case err == nil:
+	if err == nil {
 		a.m.over(a.cfg.Origin, Ending{key, a.binding, reason}, false)
 		return &Ended{reason}
-	default:
-		return absent(err)
 	}
+	err = a.m.absent(key, err)
+	var down *StoreError
+	if errors.As(err, &down) {
+		a.m.forget(key, nil) // it may be over, so the store is to be asked again
+	}
+	return err
 }
 
 // Login is what a finished login knows of the session it makes.

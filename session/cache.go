@@ -158,6 +158,22 @@ func (c *cache) drop(key Key, end *Ended) *Session {
 	return s
 }
 
+// those lists sessions that are open, and makes openings under way begin anew.
+func (c *cache) those(are func(*Session) bool) []*Session {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key := range c.fills {
+		c.outdate(key)
+	}
+	var all []*Session
+	for _, s := range c.byKey {
+		if are(s) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
 // publish gives the session of this key, if it is here, newer tokens.
 func (c *cache) publish(key Key, o *opened) {
 	c.mu.Lock()

@@ -78,9 +78,11 @@ func (e *Unavailable) Code() string { return "refresh_unavailable" }
 // RetryAfter is when to ask again.
 func (e *Unavailable) RetryAfter() time.Duration { return e.After }
 
-// unknown wraps an error of the store's third kind; ErrAbsent and *Ended pass.
+// unknown wraps an error of the store's third kind, once; ErrAbsent and *Ended
+// pass.
 func unknown(err error) error {
-	if err == nil || errors.Is(err, ErrAbsent) {
+	var down *StoreError
+	if err == nil || errors.Is(err, ErrAbsent) || errors.As(err, &down) {
 		return err
 	}
 	return &StoreError{err}

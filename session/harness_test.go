@@ -381,17 +381,21 @@ func (b *bench) restart() {
 // login makes a session and returns its cookie.
 func (b *bench) login(change ...func(*session.Login)) *http.Cookie {
 	b.t.Helper()
+	_, c, err := b.tryLogin(change...)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return c
+}
+
+func (b *bench) tryLogin(change ...func(*session.Login)) (*session.Session, *http.Cookie, error) {
 	b.provider.mu.Lock()
 	l := session.Login{Subject: "ada", SID: "sid-1", Claims: []byte(`{"sub":"ada"}`), Token: b.provider.issue(), IDToken: "id-1"}
 	b.provider.mu.Unlock()
 	for _, f := range change {
 		f(&l)
 	}
-	_, c, err := b.Create(b.t.Context(), l)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return c
+	return b.Create(b.t.Context(), l)
 }
 
 func request(cookies ...*http.Cookie) *http.Request {

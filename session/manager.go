@@ -99,6 +99,7 @@ func (m *Manager) Retire(ctx context.Context, a *App) error {
 		endings, err := m.store.EndTagged(ctx, Tag(mac), Revoked, Scope{})
 		m.endings(endings, false)
 		if err != nil {
+			a.doubt("app", a.cfg.Origin)
 			return unknown(err)
 		}
 	}
@@ -218,13 +219,31 @@ func (m *Manager) ended(origin string, key Key, reason Reason) {
 // drop forgets a session that is over. end nil: it may be, the store is to be
 // asked again.
 func (m *Manager) drop(s *Session, end *Ended) {
-	m.cache.drop(s.key, end)
+	if end != nil {
+		s.end.CompareAndSwap(nil, end)
+	}
+	m.forget(s.key, end)
+}
+
+// forget is drop for a session that is not at hand.
+func (m *Manager) forget(key Key, end *Ended) {
+	m.cache.drop(key, end)
 	if end == nil {
-		m.watches.recheck(s.key, recheckPause)
+		m.watches.doubt(key)
 		return
 	}
-	s.end.CompareAndSwap(nil, end)
-	m.watches.ended(s.key, end.Reason)
+	m.watches.ended(key, end.Reason)
+}
+
+// absent is absent for what a store answered about a session. Where another
+// process ended it, all who have it open here are told.
+func (m *Manager) absent(key Key, err error) error {
+	err = absent(err)
+	var end *Ended
+	if errors.As(err, &end) {
+		m.forget(key, end)
+	}
+	return err
 }
 
 // begin admits work that Close waits for, unless it is closing; without an answer

@@ -51,8 +51,11 @@ type watched struct {
 	watchers  []*watcher
 	keeping   int // watchers that keep it alive
 	listeners int
-	// timer fires when the clock may have something to tell.
+	doubts    int // ends of it of which nobody knows whether they took place
+	// timer fires when the clock may have something to tell: at due, zero once it
+	// has fired.
 	timer *time.Timer
+	due   time.Time
 }
 
 type watcher struct {
@@ -78,7 +81,7 @@ func (s *Session) Watch(ctx context.Context, w Watcher) (stop func(), err error)
 	if !m.cache.holds(s) {
 		if _, err := m.store.Load(ctx, s.key); err != nil {
 			m.watches.remove(s.key, own)
-			return nil, absent(err)
+			return nil, m.absent(s.key, err)
 		}
 	}
 	if end := s.end.Load(); end != nil {
@@ -174,8 +177,49 @@ func (ws *watches) recheck(key Key, after time.Duration) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	if e := ws.of[key]; e != nil {
-		e.timer.Reset(after)
+		e.wake(after)
 	}
+}
+
+// wake sets the timer, unless it fires sooner: whoever asks knows of a reason to
+// look, and not that others have none.
+func (e *watched) wake(after time.Duration) {
+	due := time.Now().Add(after)
+	if !e.due.IsZero() && !due.Before(e.due) {
+		return
+	}
+	e.due = due
+	e.timer.Reset(after)
+}
+
+// doubt has the store asked about a watched session until it answers.
+func (ws *watches) doubt(key Key) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if e := ws.of[key]; e != nil {
+		e.doubts++
+		e.wake(recheckPause)
+	}
+}
+
+// believe settles doubts that were there before the store was asked.
+func (ws *watches) believe(e *watched, doubts int) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	e.doubts -= doubts
+}
+
+// those lists watched sessions.
+func (ws *watches) those(are func(*Session) bool) []*Session {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	var all []*Session
+	for _, e := range ws.of {
+		if are(e.s) {
+			all = append(all, e.s)
+		}
+	}
+	return all
 }
 
 // recheckAll is for when other times are in force.
@@ -183,7 +227,7 @@ func (ws *watches) recheckAll() {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	for _, e := range ws.of {
-		e.timer.Reset(0)
+		e.wake(0)
 	}
 }
 
@@ -195,7 +239,8 @@ func (m *Manager) checkWatched(key Key, e *watched) {
 	}
 	defer m.work.Done()
 	m.watches.mu.Lock()
-	s, keeping, current := e.s, e.keeping > 0, m.watches.of[key] == e
+	e.due = time.Time{}
+	s, keeping, doubts, current := e.s, e.keeping > 0, e.doubts, m.watches.of[key] == e
 	m.watches.mu.Unlock()
 	if !current {
 		return
@@ -205,14 +250,15 @@ func (m *Manager) checkWatched(key Key, e *watched) {
 	}
 	set := m.settings.Load()
 	near := s.ends(set, m.touches.pending(key))
-	if wait := time.Until(near.told()) - expiringAhead; wait > 0 {
+	if wait := time.Until(near.told()) - expiringAhead; wait > 0 && doubts == 0 {
 		if keeping {
 			wait = min(wait, set.idle/useFraction)
 		}
 		m.watches.recheck(key, wait)
 		return
 	}
-	// Near its end the store has the word: it may have seen other use, or an end.
+	// Near its end the store has the word: it may have seen other use, or an end. So
+	// it has where an end got no answer.
 	rec, err := m.store.Load(m.ctx, key)
 	switch {
 	case errors.Is(err, ErrAbsent):
@@ -225,6 +271,7 @@ func (m *Manager) checkWatched(key Key, e *watched) {
 		m.watches.recheck(key, recheckPause)
 		return
 	}
+	m.watches.believe(e, doubts)
 	near = s.ends(set, max(rec.Used.UnixNano(), m.touches.pending(key)))
 	if reason := near.over(time.Now()); reason != "" {
 		m.endWatched(s, reason)
@@ -232,8 +279,10 @@ func (m *Manager) checkWatched(key Key, e *watched) {
 	}
 	m.watches.expiring(key, near.told())
 	wait := time.Until(near.enforced())
-	if outside := time.Until(near.told()) - expiringAhead; outside > 0 {
-		wait = outside
+	for _, end := range []time.Time{near.told(), near.absolute} { // use may take the first away
+		if outside := time.Until(end) - expiringAhead; outside > 0 {
+			wait = min(wait, outside)
+		}
 	}
 	if keeping {
 		wait = min(wait, set.idle/useFraction)
