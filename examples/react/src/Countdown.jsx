@@ -12,12 +12,17 @@ export function Countdown({ session, askSession, onLogOut }) {
   const left = useSecondsLeft(end, notice, askSession);
 
   const dialog = useRef();
+  const goOn = useRef();
   const [dismissed, setDismissed] = useState(); // the session whose end the user knows of
   const [problem, setProblem] = useState();
   const open = left <= notice && dismissed !== session.session.created_at;
   useEffect(() => {
-    if (open) dialog.current.showModal();
-    else dialog.current.close();
+    if (!open) {
+      dialog.current.close();
+      return;
+    }
+    dialog.current.showModal();
+    goOn.current.focus();
   }, [open]);
   useEffect(() => {
     if (!open) return undefined;
@@ -58,8 +63,8 @@ export function Countdown({ session, askSession, onLogOut }) {
         <button onClick={onLogOut}>Log out</button>
         {forGood && <button onClick={later}>Not now</button>}
         {forGood
-          ? <button className="primary" autoFocus onClick={again}>Log in again</button>
-          : <button className="primary" autoFocus onClick={stay}>Stay logged in</button>}
+          ? <button ref={goOn} className="primary" onClick={again}>Log in again</button>
+          : <button ref={goOn} className="primary" onClick={stay}>Stay logged in</button>}
       </div>
     </dialog>
   );

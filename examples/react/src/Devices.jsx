@@ -105,7 +105,7 @@ function Confirm({ question, onYes, onNo }) {
       <h2 id="question">{question.text}</h2>
       <p>Whoever works there has to log in again, and loses what is not saved.</p>
       <div className="buttons">
-        <button autoFocus onClick={() => dialog.current.close()}>Cancel</button>
+        <button onClick={() => dialog.current.close()}>Cancel</button>
         <button className="danger solid" onClick={onYes}>Log out</button>
       </div>
     </dialog>
