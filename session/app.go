@@ -265,14 +265,24 @@ func (a *App) end(ctx context.Context, s *Session, reason Reason, c Condition) (
 	return d, nil
 }
 
-// endUnopened ends a session without looking into it.
+// endUnopened ends a session without looking into it, and tells what a request is
+// told then.
 func (a *App) endUnopened(ctx context.Context, key Key, reason Reason) error {
+	if err := a.endNow(ctx, key, reason); err != nil {
+		return err
+	}
+	return &Ended{reason}
+}
+
+// endNow ends a session without looking into it. *Ended, ErrNone: it was over
+// already. *StoreError.
+func (a *App) endNow(ctx context.Context, key Key, reason Reason) error {
 	ctx, cancel := finishing(ctx)
 	defer cancel()
 	_, err := a.m.store.End(ctx, key, reason, Condition{})
 	if err == nil {
 		a.m.over(a.cfg.Origin, Ending{key, a.binding, reason}, false)
-		return &Ended{reason}
+		return nil
 	}
 	err = a.m.absent(key, err)
 	var down *StoreError

@@ -10,10 +10,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/oauth2"
 
 	"sessiongate/session"
@@ -126,6 +128,13 @@ func (p *provider) set(f func(*provider)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f(p)
+}
+
+// takenBack lists the refresh tokens that were revoked, in the order they came.
+func (p *provider) takenBack() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.revoked)
 }
 
 // seen returns the counts of token calls and of reuses.
@@ -290,6 +299,7 @@ type bench struct {
 	manager  *session.Manager
 	provider *provider
 	store    *hooked
+	metrics  *prometheus.Registry
 	config   session.Config
 	app      session.AppConfig
 }
@@ -346,6 +356,8 @@ func inMemory(b *bench) { b.store.Store = newMemory() }
 
 func (b *bench) start() {
 	b.t.Helper()
+	b.metrics = prometheus.NewRegistry()
+	b.config.Registerer = b.metrics
 	m, err := session.NewManager(b.config)
 	if err != nil {
 		b.t.Fatal(err)
@@ -354,6 +366,40 @@ func (b *bench) start() {
 	if b.App, err = m.NewApp(b.app); err != nil {
 		b.t.Fatal(err)
 	}
+}
+
+// counted is what a counter says, for all label values together.
+func (b *bench) counted(name string) int {
+	b.t.Helper()
+	families, err := b.metrics.Gather()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	n := 0
+	for _, family := range families {
+		if family.GetName() == name {
+			for _, m := range family.GetMetric() {
+				n += int(m.GetCounter().GetValue())
+			}
+		}
+	}
+	return n
+}
+
+// unrevoked is how many sessions ended whose tokens nobody gave back.
+func (b *bench) unrevoked() int { return b.counted("sessiongate_unrevoked_total") }
+
+// sibling is another app of the same process.
+func (b *bench) sibling(change func(*session.AppConfig)) *bench {
+	b.t.Helper()
+	r := *b
+	change(&r.app)
+	app, err := b.manager.NewApp(r.app)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	r.App = app
+	return &r
 }
 
 // replica is another process on the same store, with a memory of its own.
