@@ -120,7 +120,7 @@ describe('in one browser', () => {
 
   test('a user ends another device from the list, and it alone', async () => {
     const [laptop, phone] = [await world.arrive(), await world.arrive()];
-    const [here, there] = [await world.login(laptop), await world.login(phone)];
+    const [here, there] = [await world.login(laptop, 'grace'), await world.login(phone, 'grace')];
     await attend(there);
     const list = async (page) => (await world.api(page, '/bff/sessions')).sessions;
     const other = (await list(here)).filter(({ current }) => !current);

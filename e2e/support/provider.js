@@ -80,6 +80,8 @@ function configuration(origin, pace, bySubject) {
       backchannelLogout: { enabled: true },
       rpInitiatedLogout: { enabled: true, logoutSource },
     },
+    // Its own dispatcher talks to public addresses only, and the gateway is on loopback.
+    fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options),
     interactions: { url: (ctx, { uid }) => `/interaction/${uid}` },
     findAccount: (ctx, id) => {
       const [username, user] = Object.entries(users).find(([name]) => subject(name) === id) ?? [];
