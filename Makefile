@@ -1,7 +1,7 @@
 # `make test` installs what the machine lacks and runs everything. `make help` lists the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help build test tools lint race zitadel e2e bench clean
+.PHONY: help build test tools lint race zitadel client e2e bench clean
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
@@ -17,6 +17,7 @@ test: ## everything: lint, race tests, a second provider, a real browser
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory race
 	@$(MAKE) --no-print-directory zitadel
+	@$(MAKE) --no-print-directory client
 	@$(MAKE) --no-print-directory e2e
 
 tools: ## install what the tests need (Debian packages, npm packages)
@@ -31,6 +32,9 @@ race: ## go test -race, with crashes and faults of the real binary
 zitadel: ## the real binary against a second real provider
 	cd e2e/zitadel && go test -race -timeout 3m -count=1 ./...
 
+client: ## the browser helper's own tests
+	cd client && npm test --silent
+
 e2e: ## the real binary, a certified provider and Chromium
 	cd e2e && npm test --silent
 
@@ -38,4 +42,4 @@ bench: ## benchmarks of the request path, the cold path and the login
 	go test -run '^$$' -bench . -benchmem ./...
 
 clean: ## remove what was built
-	rm -rf bin e2e/node_modules
+	rm -rf bin e2e/node_modules examples/react/node_modules examples/react/dist
