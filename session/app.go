@@ -334,7 +334,7 @@ func (a *App) Create(ctx context.Context, l Login) (*Session, *http.Cookie, erro
 	s.used.Store(now.UnixNano())
 	s.tokens.Store(a.open(&d, 1, rec.Expires))
 
-	err = a.capped(ctx, l.Subject, func() (Key, error) { return key, a.insert(ctx, s, rec) })
+	err = a.capped(ctx, l, func() (Key, error) { return key, a.insert(ctx, s, rec) })
 	if err != nil {
 		return nil, nil, err
 	}
