@@ -8,15 +8,14 @@ const aborted = (signal) => new Promise((_, reject) => signal.addEventListener("
 const failure = (code, status, message, cause) => (
   Object.assign(new Error(message ?? code, { cause }), { name: "BffError", code, status }));
 
-// A state is {me, at}: what session said, and when it was asked.
+// A state is {me, at}: what session said, when asked at.
 const left = ({ me }) => (me.authenticated ? Math.min(me.session.expires_in, me.session.idle_expires_in) : Infinity);
-const isExpiring = (state) => left(state) <= EXPIRING;
 
-// alike: only so many seconds lie between two answers.
+// Only so many seconds lie between two answers.
 const alike = (a, b, seconds) => a === b || a && b && typeof a === "object"
   && Object.keys({ ...a, ...b }).every((key) => (key.endsWith("expires_in")
     ? Math.abs(Math.max(a[key] - seconds, 0) - Math.max(b[key], 0)) < 2 : alike(a[key], b[key], seconds)));
-const same = (a, b) => a && isExpiring(a) === isExpiring(b) && alike(a.me, b.me, (b.at - a.at) / 1000);
+const same = (a, b) => a && left(a) <= EXPIRING === left(b) <= EXPIRING && alike(a.me, b.me, (b.at - a.at) / 1000);
 
 export function createBff({ base = "/bff" } = {}) {
   const name = "sessiongate:" + base;
@@ -81,8 +80,8 @@ export function createBff({ base = "/bff" } = {}) {
   const refresh = () => read().catch(() => schedule(POLL));
 
   function learn(me, at, told) {
-    if (at < state?.at) return; // overtaken
-    // Without its cookie the gateway knows no reason any more.
+    if (at < state?.at && state.at <= Date.now()) return; // overtaken, if the clock is right
+    // Without the cookie the gateway knows no reason.
     if (me.reason === "none" && state && !state.me.authenticated) me = state.me;
     const next = { me, at };
     const news = !told && !same(state, next);
@@ -116,13 +115,13 @@ export function createBff({ base = "/bff" } = {}) {
     return Math.min(poll, rest > EXPIRING + 1 ? rest - EXPIRING : 5);
   }
 
-  // schedule looks near the end, and where no stream tells.
+  // schedule: near the end, and where no stream tells.
   function schedule(seconds = due()) {
     clearTimeout(timer);
     if (subscribers.size) timer = setTimeout(refresh, Math.min(seconds, 1e6) * 1000);
   }
 
-  // lead: who has the lock holds the event stream for all tabs.
+  // Who has the lock holds the event stream for all tabs.
   function lead(steal) {
     turn?.abort();
     const { signal } = turn = new AbortController();
@@ -155,12 +154,12 @@ export function createBff({ base = "/bff" } = {}) {
     stream.addEventListener("session.refreshed", refresh);
     stream.addEventListener("session.ended", ({ data }) => {
       const { reason } = JSON.parse(data);
-      stream.close();
+      stream?.close();
       if (reason === "replaced") setTimeout(refresh, 1000); // a login: its cookie is on the way
       else ended(reason, Date.now());
     });
     stream.onerror = () => {
-      if (stream.readyState !== 2) return; // connects again by itself
+      if (stream?.readyState !== 2) return; // connects again by itself
       stream = undefined;
       retryAt = Date.now() + backOff * 1000;
       backOff = Math.min(backOff * 2, 300);
@@ -169,7 +168,7 @@ export function createBff({ base = "/bff" } = {}) {
   }
 
   function start() {
-    if (!alone) connect();
+    connect();
     if (!leading) lead(!document.hidden);
     look();
   }
@@ -183,14 +182,20 @@ export function createBff({ base = "/bff" } = {}) {
   function stop() {
     clearTimeout(timer);
     turn?.abort();
+    channel = channel?.close();
     leading = alone;
     listen();
   }
 
-  // one login for all; false: nobody logged in.
-  const one = (begin) => entering ??= begin().finally(() => entering = undefined);
+  // One login is for all calls. False: nobody logged in.
+  function one(begin) {
+    const mine = entering = begin().finally(() => {
+      if (entering === mine) entering = undefined;
+    });
+    return mine;
+  }
 
-  const enter = (popup) => one(async () => {
+  const enter = (popup) => entering ?? one(async () => {
     if (document.hidden) {
       await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
       if ((await read()).authenticated) return true;
@@ -202,7 +207,9 @@ export function createBff({ base = "/bff" } = {}) {
     const address = (to) => `${base}/login?${new URLSearchParams({ ...params, returnUrl: to })}`;
     const done = popup ? await inPopup(address(returnUrl.split("#")[0] + LANDING)) : undefined;
     if (done !== undefined) return done;
-    storage?.setItem(name, "1");
+    try {
+      storage.setItem(name, "1");
+    } catch {} // full
     return leave(address(returnUrl));
   }
 
@@ -212,7 +219,7 @@ export function createBff({ base = "/bff" } = {}) {
     return path.length > 1024 ? pathname : path;
   }
 
-  // leave: who is still here later chose to stay, or came back.
+  // Who is still here later chose to stay, or came back.
   async function leave(url) {
     location.assign(url);
     await Promise.race([pause(POLL), new Promise((resolve) => addEventListener("pageshow", (e) => e.persisted && resolve()))]);
@@ -230,7 +237,7 @@ export function createBff({ base = "/bff" } = {}) {
       const landed = isBack(popup);
       if (!landed && ticks % 4) continue;
       if (landed) popup.close();
-      // It looks closed, too, when the provider cuts the tie.
+      // So it looks, too, when the provider cuts the tie.
       else if (popup.closed) closed += document.hasFocus() ? 100 : 1;
       const me = await read().catch(() => ({}));
       if (me.authenticated && (landed || me.logout_url !== before)) {
@@ -259,7 +266,7 @@ export function createBff({ base = "/bff" } = {}) {
     const awake = () => subscribers.size && (document.hidden ? schedule() : start());
     document.addEventListener("visibilitychange", awake);
     addEventListener("pageshow", awake);
-    addEventListener("pagehide", stop); // locks keep pages from the back button
+    addEventListener("pagehide", stop);
     if (location.hash === LANDING) {
       history.replaceState(history.state, "", location.pathname + location.search);
       read().catch(() => {}).finally(close);
@@ -289,7 +296,7 @@ export function createBff({ base = "/bff" } = {}) {
   };
 }
 
-// In a bundle there is no knowing where the gateway is.
+// In a bundle there is no knowing.
 const { origin, pathname } = new URL(import.meta.url);
 const [, base] = origin === globalThis.location?.origin && /^((?!.*node_modules).*)\/client\.js$/.exec(pathname) || [];
 export const bff = createBff({ base });

@@ -327,6 +327,35 @@ visit('a login that was asked for', async (tab, gateway, browser) => {
   assert.equal(closed[0], false);
 });
 
+visit('a login that somebody asks for waits for no other', async (tab, gateway, browser) => {
+  gateway.end('idle_timeout');
+  watched(calls(tab, 1));
+  await browser.settle(); // and a dialog asks whether to leave the page
+  watched([tab.bff.login({ returnUrl: '/a' })]);
+  await browser.settle();
+  assert.deepEqual(tab.went, [loginHere, '/bff/login?returnUrl=%2Fa']);
+  await browser.pass(15);
+  watched(calls(tab, 1));
+  await browser.pass(10);
+  assert.equal(tab.went.length, 2, 'a call turned the page round');
+});
+
+visit('a full sessionStorage prevents no login', async (tab, gateway, browser) => {
+  tab.storage.set = () => { throw new DOMException('full', 'QuotaExceededError'); };
+  gateway.end('idle_timeout');
+  watched(calls(tab, 1));
+  await browser.settle();
+  assert.deepEqual(tab.went, [loginHere]);
+});
+
+test('nor does one that is forbidden', async () => {
+  const browser = new Browser();
+  const tab = browser.open(undefined, { without: ['sessionStorage'] });
+  watched(calls(tab, 1));
+  await browser.settle();
+  assert.deepEqual(tab.went, [loginHere]);
+});
+
 test('the page that a popup comes back to tells the others and closes', async () => {
   const browser = new Browser();
   const opener = browser.open();

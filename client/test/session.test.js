@@ -185,6 +185,15 @@ visit('an answer that was overtaken is not believed', async (browser, gateway) =
   assert.deepEqual(told.map(({ reason }) => reason), [undefined, 'revoked']);
 });
 
+visit('a clock that is put back is no reason to believe nothing any more', async (browser, gateway) => {
+  const { told } = browser.open().follow();
+  await browser.settle();
+  browser.clock.now -= 3_600_000;
+  gateway.end('revoked');
+  await browser.settle();
+  assert.equal(told.at(-1).reason, 'revoked');
+});
+
 visit('who comes late is told what is true now', async (browser, gateway) => {
   const tab = browser.open();
   tab.follow();
@@ -357,7 +366,7 @@ visit('a page in the back-forward cache holds nothing, and looks when it is back
   await browser.settle();
   tab.leave();
   await browser.settle();
-  assert.deepEqual([gateway.streams.size, browser.locks.held], [0, 0]);
+  assert.deepEqual([gateway.streams.size, browser.locks.held, browser.channels.size], [0, 0, 0]);
   gateway.end('revoked');
   const before = reads(gateway);
   await browser.pass(4000);

@@ -111,7 +111,9 @@ class Tab {
           for (const other of channels) if (other !== this && other.name === this.name) other.hear(structuredClone(data));
         }
 
-        hear(data) { queueMicrotask(() => this.onmessage?.({ data })); }
+        hear(data) { queueMicrotask(() => channels.has(this) && this.onmessage?.({ data })); }
+
+        close() { channels.delete(this); }
       },
       EventSource: class extends Source {
         constructor(url) {
