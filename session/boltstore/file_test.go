@@ -420,41 +420,57 @@ func TestVerifyLooksIntoSmallBuckets(t *testing.T) {
 	if err := verify(path, time.Second); err != nil {
 		t.Fatalf("verify of a sound file: %v", err)
 	}
-	// A bucket's name in the page of names, its root page, its sequence, and if
-	// that root is 0 the page: id, flags, count, overflow, elements.
-	inline := slices.Concat([]byte("marks"), make([]byte, 8+8+8))
-	flags, count, firstKey := len(inline), len(inline)+2, len(inline)-8+headerLen+8
-	change := func(b, after []byte, at int, to ...byte) []byte {
-		for i := 0; ; i++ {
-			next := bytes.Index(b[i:], after)
-			if next < 0 {
-				return b
-			}
-			i += next
-			copy(b[i+at:], to)
-		}
-	}
-	for name, damage := range map[string]func(b []byte) []byte{
-		"no page at all": func(b []byte) []byte {
-			return change(b, slices.Concat([]byte("tags"), root), 4, 0, 0, 0, 0, 0, 0, 0, 0)
-		},
-		"not a leaf":        func(b []byte) []byte { return change(b, inline, flags, branchPage) },
-		"too many elements": func(b []byte) []byte { return change(b, inline, count, 0xff, 0xff) },
-		"a key cut off":     func(b []byte) []byte { return change(b, inline, firstKey, 0xff, 0xff) },
-		"out of order":      func(b []byte) []byte { return bytes.ReplaceAll(b, tag[:], bytes.Repeat([]byte{9}, 32)) },
+	noRoot := append([]byte("tags"), make([]byte, 8)...)
+	for name, row := range map[string]struct {
+		do   func(b []byte) []byte
+		want string
+	}{
+		"no page at all": {func(b []byte) []byte { return bytes.ReplaceAll(b, append([]byte("tags"), root...), noRoot) },
+			"has no page"},
+		"not a leaf": {smallBuckets(func(_ page, _ int, inside page) { order.PutUint16(inside[8:], branchPage) }),
+			"has no page"},
+		"too many elements": {smallBuckets(func(_ page, _ int, inside page) { order.PutUint16(inside[10:], 0xffff) }),
+			"too many elements"},
+		"a key that is cut off": {smallBuckets(func(_ page, _ int, inside page) { order.PutUint32(inside[headerLen+8:], 0xffff) }),
+			"element 0 is cut off"},
+		"a bucket that is cut off": {smallBuckets(func(p page, i int, _ page) { order.PutUint32(p[headerLen+i*elementLen+12:], bucketLen-1) }),
+			"is cut off"},
+		"keys out of order": {func(b []byte) []byte { return bytes.ReplaceAll(b, tag[:], bytes.Repeat([]byte{9}, 32)) },
+			"keys are out of order"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "sessions.db")
-			if err := os.WriteFile(path, damage(bytes.Clone(good)), 0o600); err != nil {
+			if err := os.WriteFile(path, row.do(bytes.Clone(good)), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if s, err := Open(path, Options{}); !errors.Is(err, errDamaged) {
-				t.Errorf("Open: error = %v, want %v", err, errDamaged)
+			if s, err := Open(path, Options{}); !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("Open: error = %v, want %v and %q", err, errDamaged, row.want)
 				if err == nil {
 					_ = s.Close()
 				}
 			}
 		})
+	}
+}
+
+// smallBuckets does something to every bucket of marks: to element i of a page,
+// and to the page inside.
+func smallBuckets(do func(p page, i int, inside page)) func(b []byte) []byte {
+	return func(b []byte) []byte {
+		size := os.Getpagesize()
+		for at := 2 * size; at+size <= len(b); at += size {
+			p := page(b[at : at+size])
+			elements, err := p.elements()
+			if err != nil {
+				continue
+			}
+			for i, e := range elements {
+				if string(e.key) == "marks" && e.inside != nil && e.inside.count() > 0 { // not one of before
+					do(p, i, e.inside)
+				}
+			}
+		}
+		return b
 	}
 }
 
@@ -470,13 +486,34 @@ func TestVerifyFindsKeysOutOfOrder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	moved := session.Key([]byte(fmt.Sprintf("%032d", 999)))
-	if err := os.WriteFile(path, bytes.ReplaceAll(b, keys[100][:], moved[:]), 0o600); err != nil {
-		t.Fatal(err)
+	moved := []byte(fmt.Sprintf("%032d", 999))
+	for name, damaged := range map[string][]byte{
+		"in a page":         bytes.ReplaceAll(b, keys[100][:], moved),
+		"from page to page": moveLast(bytes.Clone(b), moved),
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := os.WriteFile(path, damaged, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := verify(path, time.Second); !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), "out of order") {
+				t.Errorf("verify: error = %v, want one about keys out of order", err)
+			}
+		})
 	}
-	if err := verify(path, time.Second); !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), "out of order") {
-		t.Errorf("verify: error = %v, want one about keys out of order", err)
+}
+
+// moveLast changes the last key of each page of sessions.
+func moveLast(b, to []byte) []byte {
+	size := os.Getpagesize()
+	for at := 2 * size; at+size <= len(b); at += size {
+		p := page(b[at : at+size])
+		if elements, err := p.elements(); err == nil && p.flags() == leafPage && len(elements) > 0 {
+			if key := elements[len(elements)-1].key; len(key) == len(to) {
+				copy(key, to)
+			}
+		}
 	}
+	return b
 }
 
 // use does whatever can be done; the process has to survive it.
