@@ -37,6 +37,7 @@ type provider struct {
 	calls   int
 	reuses  int
 	revoked []string
+	asked   [][2]string // of what refresh and access token a revocation was asked for
 
 	TTL      time.Duration
 	Before   func()       // runs before the token is looked at
@@ -108,9 +109,10 @@ func (r refresher) Confirm(_ context.Context, idToken, former string) error {
 	return confirm(idToken, former)
 }
 
-func (r refresher) Revoke(ctx context.Context, refreshToken, _ string) error {
+func (r refresher) Revoke(ctx context.Context, refreshToken, accessToken string) error {
 	r.mu.Lock()
 	revoking := r.Revoking
+	r.asked = append(r.asked, [2]string{refreshToken, accessToken})
 	r.mu.Unlock()
 	if revoking != nil {
 		if err := revoking(ctx); err != nil {

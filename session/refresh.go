@@ -268,9 +268,12 @@ func (r *refresh) persist(ctx context.Context, o *opened, d Data) (*opened, erro
 // while the store does not answer: the reason will not go away.
 func (r *refresh) finish(ctx context.Context, o *opened, reason Reason) error {
 	for {
-		_, err := r.a.end(ctx, r.s, reason, Condition{Version: o.version})
+		d, err := r.a.end(ctx, r.s, reason, Condition{Version: o.version})
 		switch {
 		case err == nil:
+			if reason == Lifetime { // else the tokens are of no use, or were given back
+				r.m.revoke(r.a, d)
+			}
 			return &Ended{reason}
 		case errors.Is(err, ErrConflict), errors.Is(err, ErrAbsent):
 			if _, err := r.reload(ctx); err != nil {
