@@ -35,7 +35,7 @@ func (s *server) adminHandler(d door) http.Handler {
 type door struct {
 	// socket: by a file that only they can open.
 	socket bool
-	// host is that of admin.listen otherwise.
+	// host is that of admin.listen; the socket has none.
 	host string
 }
 
@@ -68,7 +68,7 @@ func onlyGet(next http.Handler) http.Handler {
 // web page had rebound to it is none. Elsewhere the network decides who comes, by
 // whatever name its health checks and scrapers know us.
 func (d door) admits(hostport string) bool {
-	if d.socket || !isLoopbackHost(d.host) {
+	if !isLoopbackHost(d.host) {
 		return true
 	}
 	host := hostOf(hostport)

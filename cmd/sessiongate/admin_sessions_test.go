@@ -295,6 +295,19 @@ func TestTheHostsOfSessions(t *testing.T) {
 	}
 }
 
+// Health checks and scrapers know us by many names; who asks for sessions has to
+// know the right one, wherever the listener is.
+func TestAReboundNameIsNotLetAtSessionsOnAnyListener(t *testing.T) {
+	t.Parallel()
+	o := newOperators(t, settings{token: adminToken})
+	o.server.admin.Handler = o.server.adminHandler(door{host: ""})
+	for target, want := range map[string]int{"/readyz": 200, "/sessions": 403} {
+		if w := o.do(call{method: "GET", target: target, host: "gateway.monitoring:9180", authorization: "Bearer " + adminToken}); w.Code != want {
+			t.Errorf("GET %s: %d, want %d", target, w.Code, want)
+		}
+	}
+}
+
 func TestASocketAloneIsNoWayInByTCP(t *testing.T) {
 	t.Parallel()
 	o := newOperators(t, settings{socket: filepath.Join(shortDir(t), "s")})

@@ -43,7 +43,7 @@ func TestTheAdminListenerAnswersOperatorsOnly(t *testing.T) {
 				r.Header.Set("Origin", strings.TrimSpace(row.origin))
 			}
 			w := httptest.NewRecorder()
-			guardAdmin(door{socket: row.configured == socketDoor, host: row.configured}, onlyGet(ok)).ServeHTTP(w, r)
+			guardAdmin(door{socket: row.configured == socketDoor, host: strings.TrimPrefix(row.configured, socketDoor)}, onlyGet(ok)).ServeHTTP(w, r)
 			if w.Code != row.want {
 				t.Errorf("status %d, want %d", w.Code, row.want)
 			}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -28,14 +29,14 @@ type shop struct {
 
 func openShop(t *testing.T, s settings) *shop {
 	t.Helper()
-	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }))
+	api := httptest.NewServer(http.HandlerFunc(longAnswers))
 	t.Cleanup(api.Close)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.listen = freeAddress(t)
-	s.routes = fmt.Sprintf("- {path: /api/, upstream: %q}", api.URL)
+	s.routes = fmt.Sprintf("- {path: /api/, upstream: %q}\n      - {path: /secret/, upstream: %[1]q, end_with_session: true}", api.URL)
 	_, port, _ := net.SplitHostPort(s.listen)
 	origin, issuer := "http://localhost:"+port, "http://"+listener.Addr().String()
 	provider, err := devprovider.New(devprovider.Config{
@@ -62,6 +63,22 @@ func openShop(t *testing.T, s settings) *shop {
 		now.listen, now.routes = s.listen, s.routes
 		rewrite(now)
 	}}
+}
+
+// longAnswers is an API. What is asked for a stream or a file ends only after a
+// line was sent to it.
+func longAnswers(w http.ResponseWriter, r *http.Request) {
+	control := http.NewResponseController(w)
+	_ = control.EnableFullDuplex()
+	if strings.HasSuffix(r.URL.Path, "/stream") {
+		w.Header().Set("Content-Type", "text/event-stream")
+	}
+	_, _ = io.WriteString(w, "begin\n")
+	if r.Method == http.MethodPost {
+		_ = control.Flush()
+		_, _ = io.Copy(io.Discard, r.Body)
+		_, _ = io.WriteString(w, "end\n")
+	}
 }
 
 // visitor is somebody's browser.
@@ -303,4 +320,64 @@ func TestTheTableOfSessionsIsHarmless(t *testing.T) {
 	if got := strings.Split(out.String(), "\n")[1]; got != "x   -    a\ufffd[2Jb\ufffdc\ufffdd  0001-01-01 00:00:00Z  0001-01-01 00:00:00Z  -        \ufffd\ufffd\ufffd\ufffd" {
 		t.Errorf("%q", got)
 	}
+}
+
+// What an operator ends is over for what is open, too (issue: all take effect on
+// open streams). Downloads go on unless the route says otherwise.
+func TestStreamsEndWhenAnOperatorEndsTheirSession(t *testing.T) {
+	t.Parallel()
+	g := openShop(t, settings{socket: filepath.Join(shortDir(t), "s")})
+	ada, bob := g.login("ada", "Ada/1.0"), g.login("bob", "Bob/1.0")
+	stream, file, secret := ada.open("/api/stream"), ada.open("/api/file"), ada.open("/secret/file")
+	others := bob.open("/secret/file")
+	if code, stdout, stderr := sessiongate(t, "sessions", "revoke", "-config", g.config, g.listed()["Ada/1.0"]); code != 0 {
+		t.Fatalf("exit code %d\n%s%s", code, stdout, stderr)
+	}
+	for name, l := range map[string]*longAnswer{"the event stream": stream, "the download that ends with its session": secret} {
+		if rest := l.rest(); strings.Contains(rest, "end") {
+			t.Errorf("%s went on: %q", name, rest)
+		}
+	}
+	for name, l := range map[string]*longAnswer{"the download": file, "the download of somebody else": others} {
+		l.finish()
+		if rest := l.rest(); rest != "end\n" {
+			t.Errorf("%s: %q, want its end", name, rest)
+		}
+	}
+}
+
+// longAnswer is an answer under way.
+type longAnswer struct {
+	t    *testing.T
+	body *bufio.Reader
+	end  io.Closer
+}
+
+func (v *visitor) open(path string) *longAnswer {
+	v.shop.t.Helper()
+	body, end := io.Pipe()
+	req, err := http.NewRequestWithContext(v.shop.t.Context(), "POST", v.shop.origin+path, body)
+	if err != nil {
+		v.shop.t.Fatal(err)
+	}
+	req.Header.Set("X-CSRF", "1")
+	req.Header.Set("Content-Type", "text/plain")
+	res, err := v.client.Do(req)
+	if err != nil {
+		v.shop.t.Fatal(err)
+	}
+	v.shop.t.Cleanup(func() { end.Close(); res.Body.Close() })
+	l := &longAnswer{v.shop.t, bufio.NewReader(res.Body), end}
+	if line, err := l.body.ReadString('\n'); err != nil || line != "begin\n" {
+		v.shop.t.Fatalf("%s: %d %q, %v", path, res.StatusCode, line, err)
+	}
+	return l
+}
+
+func (l *longAnswer) finish() { l.end.Close() }
+
+// rest is what comes until the answer ends or breaks off.
+func (l *longAnswer) rest() string {
+	text, _ := io.ReadAll(l.body)
+	return string(text)
 }

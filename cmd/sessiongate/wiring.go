@@ -141,6 +141,7 @@ func proxyRoute(r config.Route) proxy.Route {
 		Headers:              proxy.Headers{Set: make(map[string]string), Remove: r.Headers.Remove},
 		ResponseHeaders:      proxy.Headers{Set: r.ResponseHeaders.Set, Remove: r.ResponseHeaders.Remove},
 		ForwardAuthorization: r.ForwardAuthorization, PreserveHost: r.PreserveHost,
+		StreamKeepsAlive: r.StreamKeepsAlive, EndWithSession: r.EndWithSession,
 		MaxBody: r.MaxBody, Timeout: r.Timeout, InsecureHTTP: r.InsecureHTTP,
 		TLS: proxy.UpstreamTLS{CA: r.TLS.Pool, Certificate: r.TLS.Certificate},
 	}
