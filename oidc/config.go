@@ -1,7 +1,9 @@
 // Package oidc logs users in and out at an OpenID provider. Client speaks with
 // the provider: it finds its metadata and keys, redeems codes, refreshes and
-// revokes tokens and verifies ID tokens. Endpoints serves what the browser asks
-// for: login, callback, session, user and logout.
+// revokes tokens and verifies ID tokens and logout tokens. Endpoints serves what
+// the browser asks for (login, callback, session, user, logout, events and the
+// user's own sessions) and what the provider does: back-channel and front-channel
+// logout.
 package oidc
 
 import (

@@ -6,20 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
-	"sync"
+	"strings"
 	"time"
 
 	"sessiongate/session"
 )
 
-const (
-	// heartbeat is how often something is sent, so that neither side's network takes
-	// the connection for dead.
-	heartbeat = 25 * time.Second
-	// eventPatience is how long a browser may take to read what it is sent.
-	eventPatience = 10 * time.Second
-)
+// eventPatience is how long a browser may take to read what it is sent.
+const eventPatience = 10 * time.Second
 
 // Events tells a page what becomes of its session, as server-sent events (HTML,
 // section 9.2). It neither counts as use nor refreshes anything.
@@ -29,7 +25,7 @@ func (e *Endpoints) Events(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return comeNoMore(w, err)
 	}
-	l := &listener{woken: make(chan struct{}, 1)}
+	l := &listener{}
 	stop, err := s.Watch(r.Context(), session.Watcher{
 		Ended: l.ended, Refreshed: l.refreshed, Expiring: l.expiring, Listener: true,
 	})
@@ -41,7 +37,11 @@ func (e *Endpoints) Events(w http.ResponseWriter, r *http.Request) error {
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Accel-Buffering", "no") // nginx would keep events back
-	l.serve(r.Context(), eventWriter{w, http.NewResponseController(w)})
+	if conn := takeOver(w, r); conn != nil {
+		tellConn(r.Context(), l, conn, h)
+		return nil
+	}
+	tell(r.Context(), l, w)
 	return nil
 }
 
@@ -56,100 +56,115 @@ func comeNoMore(w http.ResponseWriter, err error) error {
 	return nil
 }
 
-// listener holds what is still to be told. Of each kind of event only the last
-// one counts, so that a slow reader costs no memory.
-type listener struct {
-	woken chan struct{} // holds one element when there is something to tell
-
-	mu   sync.Mutex // guards news
-	news news
-}
-
-type news struct {
-	refreshed bool
-	near      bool
-	in        time.Duration // to the end that is near
-	over      session.Reason
-}
-
-func (l *listener) ended(reason session.Reason) { l.note(func(n *news) { n.over = reason }) }
-func (l *listener) refreshed()                  { l.note(func(n *news) { n.refreshed = true }) }
-func (l *listener) expiring(in time.Duration)   { l.note(func(n *news) { n.near, n.in = true, in }) }
-
-func (l *listener) note(change func(*news)) {
-	l.mu.Lock()
-	change(&l.news)
-	l.mu.Unlock()
-	select {
-	case l.woken <- struct{}{}:
-	default:
-	}
-}
-
-// take returns what there is to tell, and forgets it.
-func (l *listener) take() news {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := l.news
-	l.news = news{}
-	return n
-}
-
-// serve writes events until the session is over, or nobody reads them.
-func (l *listener) serve(ctx context.Context, w eventWriter) {
-	beat := time.NewTicker(heartbeat)
-	defer beat.Stop()
-	// A browser that loses the connection comes again after so many milliseconds.
-	err := w.send("retry: 2000\n: sessiongate\n\n")
-	for err == nil {
-		select {
-		case <-l.woken:
-			n := l.take()
-			if err = w.send(n.String()); n.over != "" {
-				return
-			}
-		case <-beat.C:
-			err = w.send(":\n\n")
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// String is the news as events, the end last.
+// String is the news as a piece of an event stream, the end last.
 func (n news) String() string {
-	s := ""
+	var b strings.Builder
+	if n.first {
+		// A browser that loses the connection comes again after so many milliseconds.
+		b.WriteString("retry: 2000\n: sessiongate\n\n")
+	}
+	if n.beat {
+		b.WriteString(":\n\n")
+	}
 	if n.refreshed {
-		s += "event: session.refreshed\ndata: {}\n\n"
+		b.WriteString("event: session.refreshed\ndata: {}\n\n")
 	}
 	if n.near && n.over == "" {
-		s += fmt.Sprintf("event: session.expiring\ndata: {\"expires_in\":%d}\n\n", seconds(n.in.Round(time.Second)))
+		fmt.Fprintf(&b, "event: session.expiring\ndata: {\"expires_in\":%d}\n\n", seconds(n.in.Round(time.Second)))
 	}
 	if n.over != "" {
 		reason, _ := json.Marshal(n.over) // a string always can be
-		s += fmt.Sprintf("event: session.ended\ndata: {\"reason\":%s}\n\n", reason)
+		fmt.Fprintf(&b, "event: session.ended\ndata: {\"reason\":%s}\n\n", reason)
 	}
-	return s
+	return b.String()
 }
 
-// eventWriter sends what it is given at once.
-type eventWriter struct {
-	io.Writer
-	*http.ResponseController
+// tell sends what a listener hears by way of net/http, until the session is over
+// or nobody reads it.
+func tell(ctx context.Context, l *listener, w http.ResponseWriter) {
+	over := make(chan struct{})
+	l.start(&answerWriter{w, http.NewResponseController(w)}, func() { close(over) })
+	defer l.stop()
+	select {
+	case <-over:
+	case <-ctx.Done():
+	}
 }
 
-// send fails for a browser that does not read. Then its deadline stays, so that
-// the server does not wait for it either; else it goes, for it would be that of
-// later answers on the connection.
-func (w eventWriter) send(s string) error {
+type answerWriter struct {
+	w       io.Writer
+	control *http.ResponseController
+}
+
+// send takes its deadline away when all is sent: over HTTP/2 one that passes ends
+// the stream though nothing is being written. When sending fails it stays, so that
+// the server does not wait for the browser either.
+func (a *answerWriter) send(s string) error {
 	// Response writers that know no deadlines are those of tests.
-	_ = w.SetWriteDeadline(time.Now().Add(eventPatience))
-	if _, err := io.WriteString(w, s); err != nil {
+	_ = a.control.SetWriteDeadline(time.Now().Add(eventPatience))
+	if _, err := io.WriteString(a.w, s); err != nil {
 		return err
 	}
-	if err := w.Flush(); err != nil {
+	if err := a.control.Flush(); err != nil {
 		return err
 	}
-	_ = w.SetWriteDeadline(time.Time{})
+	_ = a.control.SetWriteDeadline(time.Time{})
 	return nil
+}
+
+// takeOver takes an HTTP/1.1 connection from the server, nil if it cannot be had,
+// as over HTTP/2, where many streams share one. With the server's buffers for the
+// answer and its goroutine that waits for the browser to go, an idle stream costs
+// 28 KiB, without them 18.
+func takeOver(w http.ResponseWriter, r *http.Request) net.Conn {
+	if r.ProtoMajor != 1 || r.ProtoMinor != 1 {
+		return nil
+	}
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return nil
+	}
+	return conn
+}
+
+// tellConn is tell on a connection that was taken over.
+func tellConn(ctx context.Context, l *listener, conn net.Conn, h http.Header) {
+	defer conn.Close()
+	w := &connWriter{conn: conn}
+	if w.begin(h) != nil {
+		return
+	}
+	wake := func() { _ = conn.SetReadDeadline(time.Now()) }
+	defer context.AfterFunc(ctx, wake)()
+	l.start(w, wake)
+	// The browser has nothing more to say, so this waits until it goes.
+	_, _ = conn.Read(make([]byte, 1))
+	l.stop()
+	_ = w.write("0\r\n\r\n")
+}
+
+// connWriter sends chunks (RFC 9112, section 7.1).
+type connWriter struct {
+	conn net.Conn
+	err  error // of the first write that failed
+}
+
+func (c *connWriter) begin(h http.Header) error {
+	var b strings.Builder
+	b.WriteString("HTTP/1.1 200 OK\r\nDate: " + time.Now().UTC().Format(http.TimeFormat) + "\r\n")
+	h.Write(&b) // a Builder takes it all
+	b.WriteString("Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
+	return c.write(b.String())
+}
+
+func (c *connWriter) send(s string) error { return c.write(fmt.Sprintf("%x\r\n%s\r\n", len(s), s)) }
+
+func (c *connWriter) write(s string) error {
+	if c.err == nil {
+		c.err = c.conn.SetWriteDeadline(time.Now().Add(eventPatience))
+	}
+	if c.err == nil {
+		_, c.err = io.WriteString(c.conn, s)
+	}
+	return c.err
 }

@@ -32,7 +32,6 @@ func (e *Endpoints) FrontChannel(w http.ResponseWriter, r *http.Request) error {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors "+strings.Join(e.providerOrigins(), " "))
 	h.Set("Cross-Origin-Resource-Policy", "cross-origin") // or pages with an embedder policy could not frame it
-	h.Del("X-Frame-Options")                              // knows no list of origins
 	io.WriteString(w, framedPage)                         // if it fails, there is nobody left to tell
 	return nil
 }
