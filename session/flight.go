@@ -86,7 +86,7 @@ func (m *Manager) join(s *Session, beyond uint64) *flight {
 		case err == nil:
 			s.adopt(o)
 			m.cache.publish(s.key, o)
-			m.watches.refreshed(s.key)
+			m.watches.refreshed(s.key, o)
 		case errors.As(err, &down):
 			s.retry.failed(time.Now(), err, 0)
 		}

@@ -200,7 +200,9 @@ func (m *Manager) origin(binding [32]byte) string {
 func (m *Manager) over(origin string, e Ending, keepTokens bool) {
 	m.ended(origin, e.Key, e.Reason)
 	s := m.cache.drop(e.Key, &Ended{e.Reason})
-	m.watches.ended(e.Key, e.Reason)
+	if watched := m.watches.ended(e.Key, e.Reason); s == nil {
+		s = watched // evicted, or put out of the cache by a reload
+	}
 	switch {
 	case keepTokens, e.Reason == Replaced:
 	case s == nil:

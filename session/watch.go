@@ -140,13 +140,14 @@ func (ws *watches) remove(key Key, w *watcher) {
 	}
 }
 
-// ended tells the watchers of a session that it is over.
-func (ws *watches) ended(key Key, reason Reason) {
+// ended tells the watchers of a session that it is over, and returns the session,
+// if there are any.
+func (ws *watches) ended(key Key, reason Reason) *Session {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	e := ws.of[key]
 	if e == nil {
-		return
+		return nil
 	}
 	e.timer.Stop()
 	delete(ws.of, key)
@@ -157,13 +158,15 @@ func (ws *watches) ended(key Key, reason Reason) {
 			}
 		}()
 	}
+	return e.s
 }
 
 // refreshed tells the watchers of a session that it has new tokens.
-func (ws *watches) refreshed(key Key) {
+func (ws *watches) refreshed(key Key, o *opened) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	if e := ws.of[key]; e != nil {
+		e.s.adopt(o)
 		for _, w := range e.watchers {
 			if w.Refreshed != nil {
 				w.Refreshed()
