@@ -381,3 +381,27 @@ func (l *longAnswer) rest() string {
 	text, _ := io.ReadAll(l.body)
 	return string(text)
 }
+
+// OP-11: tabs that listen for events keep no gateway from stopping.
+func TestListeningTabsEndAtTheShutdown(t *testing.T) {
+	t.Parallel()
+	g := openShop(t, settings{})
+	v := g.login("ada", "Tab/1.0")
+	req, err := http.NewRequestWithContext(t.Context(), "GET", g.origin+"/bff/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Sec-Fetch-Site", "same-origin")
+	res, err := v.client.Do(req)
+	if err != nil || res.StatusCode != 200 || res.Header.Get("Content-Type") != "text/event-stream" {
+		t.Fatalf("events: %v, %v", res, err)
+	}
+	defer res.Body.Close()
+	began := time.Now()
+	if code := g.stop(); code != 0 || time.Since(began) > 3*time.Second {
+		t.Errorf("exit code %d after %v\n%s", code, time.Since(began), g.output())
+	}
+	if text, err := io.ReadAll(res.Body); err != nil || strings.Contains(string(text), "session.ended") {
+		t.Errorf("the events broke off, or told an end: %q, %v", text, err)
+	}
+}

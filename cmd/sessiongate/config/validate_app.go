@@ -121,7 +121,7 @@ func (c *Config) validateOIDC(key string, o *OIDC, base string) {
 func (c *Config) validateLogoutHost(key, host string) {
 	const fix = "write host or host:port and nothing else, as in gateway.internal:8080"
 	name, port := splitHost(host)
-	_, bad := netip.ParseAddr(name)
+	address, notIP := netip.ParseAddr(name)
 	switch {
 	case strings.Contains(host, "*"):
 		c.report(key, "is a wildcard", "write each host out")
@@ -131,7 +131,7 @@ func (c *Config) validateLogoutHost(key, host string) {
 		c.report(key, "is not in lower case", "write it in lower case")
 	case strings.HasSuffix(host, ":") || !validPort(port):
 		c.report(key, "has a port that does not exist", "use 1 to 65535, or leave it out for any")
-	case bad != nil && !hostName.MatchString(name), bad == nil && strings.Contains(name, ":") && !strings.HasPrefix(host, "["):
+	case notIP != nil && !hostName.MatchString(name), address.Zone() != "", strings.HasPrefix(host, "[") != address.Is6():
 		c.report(key, "is not a host", fix)
 	}
 }
