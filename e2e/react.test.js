@@ -1,243 +1,150 @@
-// The React example: built and under its strict Content-Security-Policy, and in development behind the gateway.
+// The React example, built and under its strict Content-Security-Policy.
 import assert from 'node:assert/strict';
-import { readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { after, before, test } from 'node:test';
 import { device } from '../examples/react/src/device.js';
-import { Example, buildApp, install } from './support/react.js';
+import { Example, complaints, ended, noteEnd } from './support/react.js';
 import { until } from './support/wait.js';
 
 const iPhone = 'Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Mobile/15E148 Safari/604.1';
 
-// complaints are errors that the app's pages show in the console of a tab: violations of the policy are among them.
-function complaints(page, origin) {
-  const heard = [];
-  page.on('console', (message) => {
-    if (message.type() === 'error' && page.url().startsWith(origin)) heard.push(`${message.location().url}: ${message.text()}`);
-  });
-  page.on('pageerror', (err) => heard.push(String(err)));
-  return heard;
-}
-
-// noteEnd notes the time at which a tab shows that it is logged out.
-const noteEnd = (page) => page.evaluate(() => {
-  new MutationObserver(() => {
-    if (document.querySelector('.ended')) window.endedAt ??= Date.now();
-  }).observe(document.body, { childList: true, subtree: true });
-});
-
-// ended waits until a tab shows that it is logged out, and returns its words and when that was.
-async function ended(page) {
-  await page.waitForSelector('.ended');
-  return { text: await page.innerText('.ended'), at: await page.evaluate(() => window.endedAt) };
-}
-
 const rows = (page) => page.locator('tbody tr').count();
 
-let app;
-before(() => {
-  install();
-  app = buildApp();
+let example;
+before(async () => { example = await Example.start(); });
+after(() => example?.stop());
+
+test('logs in and shows orders and the feed, under a policy that allows nothing inline', async () => {
+  const visitor = await example.arrive();
+  const page = await visitor.open();
+  const heard = complaints(page, example.origin);
+  const index = await page.goto(`${example.origin}/live?from=mail#top`);
+  const policy = index.headers()['content-security-policy'];
+  assert.match(policy, /^default-src 'none'; script-src 'self'; style-src 'self';/);
+  assert.doesNotMatch(policy, /unsafe|data:|\*/);
+  assert.match(await page.innerText('h1'), /Every order/);
+
+  await example.login(page);
+  await page.waitForURL(`${example.origin}/live?from=mail#top`);
+  await page.waitForSelector('.top .badge.open');
+  const messages = page.locator('.feed li time');
+  await until('messages of the feed', async () => await messages.count() >= 2);
+
+  await page.click('nav >> text="Orders"');
+  await page.waitForSelector('tbody tr');
+  const before_ = await rows(page);
+  assert.ok(before_ >= 9, `${before_} orders`);
+  await page.fill('[name=customer]', 'Ada Canary');
+  await page.fill('[name=item]', 'Difference engine');
+  await page.click('text="Place order"');
+  const placed = page.locator('tbody tr', { hasText: 'Difference engine' });
+  await placed.waitFor();
+  assert.equal(await placed.count(), 1, 'told by the answer and by the feed, and shown once');
+  await page.reload();
+  await placed.waitFor();
+
+  assert.match(await page.innerText('.top'), /Ada Canary-Lovelace/);
+  await page.click('.user');
+  assert.match(await page.innerText('#user-menu'), /ada\.canary@example\.test/);
+  assert.deepEqual(heard, []);
+
+  await page.close(); // and with it the event stream, which would not settle
+  const received = (await visitor.settled()).map(({ headers, body }) => JSON.stringify(headers) + body).join('\n');
+  assert.match(received, /Difference engine/);
+  for (const token of [...example.provider.minted.access, ...example.provider.minted.refresh, ...example.provider.minted.id]) {
+    assert.ok(!received.includes(token), 'a token reached the browser');
+  }
+  await visitor.leave();
 });
-after(() => app?.remove());
 
-describe('the built app', () => {
-  let example;
-  before(async () => { example = await Example.start({ dist: app.dist }); });
-  after(() => example?.stop());
-
-  test('logs in and shows orders and the feed, under a policy that allows nothing inline', async () => {
-    const visitor = await example.arrive();
-    const page = await visitor.open();
-    const heard = complaints(page, example.origin);
-    const index = await page.goto(`${example.origin}/live?from=mail#top`);
-    const policy = index.headers()['content-security-policy'];
-    assert.match(policy, /^default-src 'none'; script-src 'self'; style-src 'self';/);
-    assert.doesNotMatch(policy, /unsafe|data:|\*/);
-    assert.match(await page.innerText('h1'), /Every order/);
-
-    await example.login(page);
-    await page.waitForURL(`${example.origin}/live?from=mail#top`);
-    await page.waitForSelector('.top .badge.open');
-    const messages = page.locator('.feed li time');
-    await until('messages of the feed', async () => await messages.count() >= 2);
-
-    await page.click('nav >> text="Orders"');
-    await page.waitForSelector('tbody tr');
-    const before_ = await rows(page);
-    assert.ok(before_ >= 9, `${before_} orders`);
-    await page.fill('[name=customer]', 'Ada Canary');
-    await page.fill('[name=item]', 'Difference engine');
-    await page.click('text="Place order"');
-    const placed = page.locator('tbody tr', { hasText: 'Difference engine' });
-    await placed.waitFor();
-    assert.equal(await placed.count(), 1, 'told by the answer and by the feed, and shown once');
-    await page.reload();
-    await placed.waitFor();
-
-    assert.match(await page.innerText('.top'), /Ada Canary-Lovelace/);
-    await page.click('.user');
-    assert.match(await page.innerText('#user-menu'), /ada\.canary@example\.test/);
-    assert.deepEqual(heard, []);
-
-    const received = (await visitor.settled()).map(({ headers, body }) => JSON.stringify(headers) + body).join('\n');
-    assert.match(received, /Difference engine/);
-    for (const token of [...example.provider.minted.access, ...example.provider.minted.refresh, ...example.provider.minted.id]) {
-      assert.ok(!received.includes(token), 'a token reached the browser');
-    }
-    await visitor.leave();
-  });
-
-  test('my devices lists two browsers, and ends the other', async () => {
-    const visitor = await example.arrive();
-    const page = await example.orders(visitor.context, 'grace');
-    for (const [button, confirmed] of [['text="Log out"', 'Safari 18 on iPhone is logged out.'], ['text="Log out all others"', 'All other devices are logged out.']]) {
-      const phone = await example.browser.newContext({ userAgent: iPhone, viewport: { width: 390, height: 844 } });
-      const other = await example.orders(phone, 'grace');
-      await noteEnd(other);
-      await page.click('nav >> text="Orders"');
-      await page.click('nav >> text="Devices"');
-      const devices = page.locator('.device');
-      await until('both are listed', async () => await devices.count() === 2);
-      assert.match(await devices.filter({ hasText: 'this device' }).innerText(), /Chrome \d+ on Linux/);
-      assert.match(await devices.filter({ hasNotText: 'this device' }).innerText(), /^Safari 18 on iPhone\n/);
-
-      await page.click(`main >> ${button}`);
-      await page.keyboard.press('Escape');
-      await page.waitForSelector('dialog:not(.countdown)', { state: 'detached' });
-      assert.equal(await other.locator('.ended').count(), 0, 'who thought better of it ended nothing');
-      await page.click(`main >> ${button}`);
-      const at = Date.now();
-      await page.click('dialog .danger');
-      const end = await ended(other);
-      assert.match(end.text, /logged out from another one/);
-      assert.match(end.text, /revoked/);
-      assert.ok(end.at - at < 1500, `it took ${end.at - at} ms`);
-      await until('the feed is closed', async () => /4401 revoked/.test(await other.innerText('.ended')));
-      await page.waitForSelector(`text="${confirmed}"`);
-      await until('one is left', async () => await devices.count() === 1);
-      await phone.close();
-    }
-    assert.equal((await page.evaluate(async () => (await fetch('/api/orders', { headers: { 'X-CSRF': '1' } })).status)), 200);
-    await visitor.leave();
-  });
-
-  test('a logout in one tab shows in the other within a second, without a reload', async () => {
-    const visitor = await example.arrive();
-    const page = await example.orders(visitor.context);
-    const other = await visitor.open();
-    await other.goto(`${example.origin}/live`);
-    await other.waitForSelector('.top .badge.open');
-    await page.bringToFront();
+test('my devices lists two browsers, and ends the other', async () => {
+  const visitor = await example.arrive();
+  const page = await example.orders(visitor.context, 'grace');
+  for (const [button, confirmed] of [['text="Log out"', 'Safari 18 on iPhone is logged out.'], ['text="Log out all others"', 'All other devices are logged out.']]) {
+    const phone = await example.browser.newContext({ userAgent: iPhone, viewport: { width: 390, height: 844 } });
+    const other = await example.orders(phone, 'grace');
     await noteEnd(other);
-    await page.click('.user');
+    await page.click('nav >> text="Orders"');
+    await page.click('nav >> text="Devices"');
+    const devices = page.locator('.device');
+    await until('both are listed', async () => await devices.count() === 2);
+    assert.match(await devices.filter({ hasText: 'this device' }).innerText(), /Chrome \d+ on Linux/);
+    assert.match(await devices.filter({ hasNotText: 'this device' }).innerText(), /^Safari 18 on iPhone\n/);
+
+    await page.click(`main >> ${button}`);
+    await page.keyboard.press('Escape');
+    await page.waitForSelector('dialog:not(.countdown)', { state: 'detached' });
+    assert.equal(await other.locator('.ended').count(), 0, 'who thought better of it ended nothing');
+    await page.click(`main >> ${button}`);
     const at = Date.now();
-    await page.click('#user-menu >> text="Log out"');
+    await page.click('dialog .danger');
     const end = await ended(other);
-    assert.match(end.text, /You are logged out/);
-    assert.ok(end.at - at < 1000, `it took ${end.at - at} ms`);
-    await until('the feed is closed', async () => /4401 logout/.test(await other.innerText('.ended')));
-    assert.equal(await other.evaluate(() => document.activeElement.textContent), 'You are logged out', 'the heading has the focus');
-
-    await page.click('#confirm');
-    await page.waitForURL(`${example.origin}/goodbye`);
-    assert.match((await ended(page)).text, /See you soon/);
-    await visitor.leave();
-  });
-
-  test('BC-07: a logout at the provider closes the feed with 4401 and says so', async () => {
-    const visitor = await example.arrive();
-    const page = await example.orders(visitor.context);
-    await page.click('nav >> text="Live feed"');
-    await noteEnd(page);
-    const sockets = [];
-    page.on('websocket', (socket) => sockets.push(socket.url()));
-    const tab = await visitor.open();
-    await tab.goto(`${example.provider.issuer}/session/end`);
-    const at = Date.now();
-    await tab.click('#confirm');
-    const end = await ended(page);
-    assert.match(end.text, /You logged out of your account in another app/);
+    assert.match(end.text, /logged out from another one/);
+    assert.match(end.text, /revoked/);
     assert.ok(end.at - at < 1500, `it took ${end.at - at} ms`);
-    await until('the feed is closed', async () => /4401 backchannel/.test(await page.innerText('.ended')));
-
-    await page.click('text="Log in again"');
-    await page.waitForURL((url) => url.href.startsWith(`${example.provider.issuer}/interaction/`));
-    assert.deepEqual(sockets, [], 'a session that ended is no reason to connect again');
-    await visitor.leave();
-  });
-
-  test('the feed connects again when the API was away', async () => {
-    const visitor = await example.arrive();
-    const page = await example.orders(visitor.context);
-    await page.click('nav >> text="Live feed"');
-    await example.stopAPI();
-    await page.waitForSelector('.connection .waiting');
-    await page.waitForSelector('text=/Next attempt in \\d+ s/');
-    await example.startAPI();
-    await page.waitForSelector('.connection .open');
-    await visitor.leave();
-  });
+    await until('the feed is closed', async () => /4401 revoked/.test(await other.innerText('.ended')));
+    await page.waitForSelector(`text="${confirmed}"`);
+    await until('one is left', async () => await devices.count() === 1);
+    await phone.close();
+  }
+  assert.equal((await page.evaluate(async () => (await fetch('/api/orders', { headers: { 'X-CSRF': '1' } })).status)), 200);
+  await visitor.leave();
 });
 
-describe('before the session ends', () => {
-  let example;
-  before(async () => { example = await Example.start({ dist: app.dist, idleTimeout: '9s' }); });
-  after(() => example?.stop());
+test('a logout in one tab shows in the other within a second, without a reload', async () => {
+  const visitor = await example.arrive();
+  const page = await example.orders(visitor.context);
+  const other = await visitor.open();
+  await other.goto(`${example.origin}/live`);
+  await other.waitForSelector('.top .badge.open');
+  await page.bringToFront();
+  await noteEnd(other);
+  await page.click('.user');
+  const at = Date.now();
+  await page.click('#user-menu >> text="Log out"');
+  const end = await ended(other);
+  assert.match(end.text, /You are logged out/);
+  assert.ok(end.at - at < 1000, `it took ${end.at - at} ms`);
+  await until('the feed is closed', async () => /4401 logout/.test(await other.innerText('.ended')));
+  assert.equal(await other.evaluate(() => document.activeElement.textContent), 'You are logged out', 'the heading has the focus');
 
-  test('a dialog counts down; "stay" keeps the session, silence ends it', async () => {
-    const visitor = await example.arrive();
-    const page = await example.orders(visitor.context);
-    const session = () => page.evaluate(async () => (await fetch('/bff/session', { headers: { 'X-CSRF': '1' } })).json());
-    const dialog = page.locator('dialog.countdown[open]');
-    const firstEnd = Date.now() + 9000;
-    await dialog.waitFor();
-    assert.ok(Date.now() < firstEnd, 'the dialog comes before the end');
-    assert.match(await dialog.innerText(), /You will be logged out in [1-3] s/);
-    assert.match(await page.title(), /^[1-3] s left · Orders/);
-    assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Stay logged in');
-    await page.keyboard.press('Enter');
-    await dialog.waitFor({ state: 'detached' });
-    assert.equal(await page.title(), 'Orders · Quayside');
-
-    await dialog.waitFor();
-    assert.ok(Date.now() > firstEnd, 'this is another end');
-    assert.equal((await session()).authenticated, true);
-    assert.match((await ended(page)).text, /You were away for a while/);
-    assert.equal((await session()).reason, 'idle_timeout');
-    await visitor.leave();
-  });
+  await page.click('#confirm');
+  await page.waitForURL(`${example.origin}/goodbye`);
+  assert.match((await ended(page)).text, /See you soon/);
+  await visitor.leave();
 });
 
-describe('in development', () => {
-  let example;
-  before(async () => { example = await Example.start({}); });
-  after(() => example?.stop());
+test('BC-07: a logout at the provider closes the feed with 4401 and says so', async () => {
+  const visitor = await example.arrive();
+  const page = await example.orders(visitor.context);
+  await page.click('nav >> text="Live feed"');
+  await noteEnd(page);
+  const sockets = [];
+  page.on('websocket', (socket) => sockets.push(socket.url()));
+  const tab = await visitor.open();
+  await tab.goto(`${example.provider.issuer}/session/end`);
+  const at = Date.now();
+  await tab.click('#confirm');
+  const end = await ended(page);
+  assert.match(end.text, /You logged out of your account in another app/);
+  assert.ok(end.at - at < 1500, `it took ${end.at - at} ms`);
+  await until('the feed is closed', async () => /4401 backchannel/.test(await page.innerText('.ended')));
 
-  test('a change of the sources shows without a reload, by way of the gateway', async () => {
-    const visitor = await example.arrive();
-    const page = await visitor.open();
-    const heard = complaints(page, example.origin);
-    const sockets = [];
-    page.on('websocket', (socket) => sockets.push(new URL(socket.url())));
-    await page.goto(`${example.origin}/`);
-    await example.login(page);
-    await page.waitForSelector('tbody tr');
-    await page.fill('[name=customer]', 'half an order');
-    await page.evaluate(() => { window.sameDocument = true; });
+  await page.click('text="Log in again"');
+  await page.waitForURL((url) => url.href.startsWith(`${example.provider.issuer}/interaction/`));
+  assert.deepEqual(sockets, [], 'a session that ended is no reason to connect again');
+  await visitor.leave();
+});
 
-    const file = join(example.dir, 'src/Orders.jsx');
-    const source = readFileSync(file, 'utf8');
-    assert.match(source, /<Title>Orders<\/Title>/);
-    writeFileSync(file, source.replace('<Title>Orders</Title>', '<Title>Orders, changed</Title>'));
-    await page.waitForSelector('h1:has-text("Orders, changed")');
-    assert.equal(await page.inputValue('[name=customer]'), 'half an order', 'the state is kept');
-    assert.equal(await page.evaluate(() => window.sameDocument), true);
-    assert.deepEqual(heard, []);
-    assert.ok(sockets.length >= 3, 'hot updates of two documents, and the feed');
-    assert.deepEqual([...new Set(sockets.map(({ host }) => host))], [new URL(example.origin).host]);
-    await visitor.leave();
-  });
+test('the feed connects again when the API was away', async () => {
+  const visitor = await example.arrive();
+  const page = await example.orders(visitor.context);
+  await page.click('nav >> text="Live feed"');
+  await example.stopAPI();
+  await page.waitForSelector('.connection .waiting');
+  await page.waitForSelector('text=/Next attempt in \\d+ s/');
+  await example.startAPI();
+  await page.waitForSelector('.connection .open');
+  await visitor.leave();
 });
 
 test('a User-Agent is a browser and a system', () => {

@@ -3,7 +3,7 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -16,23 +16,14 @@ import { until, within } from './wait.js';
 const sources = fileURLToPath(new URL('../../examples/react', import.meta.url));
 const vite = join(sources, 'node_modules/vite/bin/vite.js');
 
-// install has the example's packages installed, if they are not or are others.
-export function install() {
-  const stamp = join(sources, 'node_modules/.package-lock.json');
-  const lock = join(sources, 'package-lock.json');
-  if (existsSync(stamp) && statSync(stamp).mtimeMs >= statSync(lock).mtimeMs) return;
-  execFileSync('npm', ['ci', '--loglevel=error'], { cwd: sources, stdio: 'inherit' });
+// buildInto builds the app into dir.
+function buildInto(dir) {
+  const args = [vite, 'build', '--outDir', dir, '--emptyOutDir', '--logLevel', 'warn'];
+  execFileSync(process.execPath, args, { cwd: sources, stdio: 'inherit' });
 }
 
-// buildApp builds the app into a new directory, beside which nothing is left.
-export function buildApp() {
-  const dir = mkdtempSync(join(tmpdir(), 'sessiongate-react-'));
-  execFileSync(process.execPath, [vite, 'build', '--outDir', join(dir, 'dist'), '--emptyOutDir', '--logLevel', 'warn'], { cwd: sources, stdio: 'inherit' });
-  return { dist: join(dir, 'dist'), remove: () => rmSync(dir, { recursive: true, force: true }) };
-}
-
-// copy is the example's sources to edit, with the packages of the original.
-function copy(dir) {
+// copyInto makes a copy of the example to edit, with the packages of the original.
+function copyInto(dir) {
   const left = [join(sources, 'node_modules'), join(sources, 'dist')];
   cpSync(sources, dir, { recursive: true, filter: (path) => !left.includes(path) });
   symlinkSync(join(sources, 'node_modules'), join(dir, 'node_modules'));
@@ -41,8 +32,8 @@ function copy(dir) {
 export class Example {
   #started = [];
 
-  // start brings it up: with dist from there, or else in development. idleTimeout replaces that of the configuration.
-  static async start(options) {
+  // start brings it up: built, or with dev by Vite's dev server. idleTimeout replaces that of the configuration.
+  static async start(options = {}) {
     const example = new Example();
     try {
       await example.#build(options);
@@ -53,7 +44,9 @@ export class Example {
     return example;
   }
 
-  async #build({ dist, idleTimeout }) {
+  async #build({ dev = false, idleTimeout }) {
+    this.dir = mkdtempSync(join(tmpdir(), 'sessiongate-react-'));
+    this.#started.push({ stop: () => rmSync(this.dir, { recursive: true, force: true }) });
     const port = await freePort();
     this.origin = `http://localhost:${port}`;
     this.provider = await startProvider(this.origin, { accessTTL: 60 });
@@ -61,13 +54,13 @@ export class Example {
     this.apiPort = await freePort();
     await this.startAPI();
     const vitePort = await freePort();
-    if (!dist) {
-      this.dir = mkdtempSync(join(tmpdir(), 'sessiongate-react-'));
-      this.#started.push({ stop: () => rmSync(this.dir, { recursive: true, force: true }) });
-      copy(this.dir);
-      await this.#spawn(`http://127.0.0.1:${vitePort}`, join(this.dir, 'node_modules/vite/bin/vite.js'), ['--port', String(vitePort)], this.dir);
+    if (dev) {
+      copyInto(this.dir);
+      await this.#spawn(`http://127.0.0.1:${vitePort}`, vite, ['--port', String(vitePort)], this.dir);
+    } else {
+      buildInto(this.dir);
     }
-    await this.#serve(dist, idleTimeout, {
+    await this.#serve(dev, idleTimeout, {
       PORT: port,
       SESSION_KEY: randomBytes(32).toString('base64'),
       ISSUER: this.provider.issuer,
@@ -81,20 +74,20 @@ export class Example {
   }
 
   // serve starts the gateway with the example's own file. What the tests replace in it must be there.
-  async #serve(dist, idleTimeout, variables) {
+  async #serve(dev, idleTimeout, variables) {
     const gateway = new Gateway();
     this.gateway = gateway;
     this.#started.push(gateway);
     gateway.dir = mkdtempSync(join(tmpdir(), 'sessiongate-e2e-'));
     gateway.binary = process.env.SESSIONGATE_BINARY || build(gateway.dir);
     gateway.admin = `http://127.0.0.1:${await freePort()}`;
-    let text = readFileSync(join(sources, dist ? 'sessiongate.yaml' : 'sessiongate.dev.yaml'), 'utf8');
+    let text = readFileSync(join(sources, dev ? 'sessiongate.dev.yaml' : 'sessiongate.yaml'), 'utf8');
     const replace = (what, by) => {
       if (!text.includes(what)) throw new Error(`the example's configuration has no ${what}`);
       text = text.replaceAll(what, by);
     };
     replace('127.0.0.1:0', gateway.admin.slice('http://'.length));
-    if (dist) replace('dir: dist', `dir: ${dist}`);
+    if (!dev) replace('dir: dist', `dir: ${this.dir}`);
     if (idleTimeout) replace('idle_timeout: 15m', `idle_timeout: ${idleTimeout}`);
     for (const [name, value] of Object.entries({ ...variables, DATA: gateway.dir })) text = text.replaceAll(`\${${name}}`, value);
     gateway.config = join(gateway.dir, 'sessiongate.yaml');
@@ -153,4 +146,27 @@ export class Example {
     await page.waitForSelector('.top .badge.open');
     return page;
   }
+}
+
+// complaints are errors that the app's pages show in the console of a tab: violations of the policy are among them.
+export function complaints(page, origin) {
+  const heard = [];
+  page.on('console', (message) => {
+    if (message.type() === 'error' && page.url().startsWith(origin)) heard.push(`${message.location().url}: ${message.text()}`);
+  });
+  page.on('pageerror', (err) => heard.push(String(err)));
+  return heard;
+}
+
+// noteEnd notes the time at which a tab shows that it is logged out.
+export const noteEnd = (page) => page.evaluate(() => {
+  new MutationObserver(() => {
+    if (document.querySelector('.ended')) window.endedAt ??= Date.now();
+  }).observe(document.body, { childList: true, subtree: true });
+});
+
+// ended waits until a tab shows that it is logged out, and returns its words and when that was.
+export async function ended(page) {
+  await page.waitForSelector('.ended');
+  return { text: await page.innerText('.ended'), at: await page.evaluate(() => window.endedAt) };
 }
