@@ -215,18 +215,9 @@ func isAnonymous(err error) bool {
 
 // serveStatic answers from a directory.
 func (x *exchange) serveStatic(r *http.Request, path string) error {
-	if x.route.endsWithSession && x.session != nil {
-		if _, err := x.openBody(http.NoBody, x.meters.download, false); err != nil {
-			return err
-		}
-	}
 	x.secure(x.Header())
 	x.shape = true
-	err := x.route.static.serve(x, r, path, x.navigation, x.route.auth != AuthNone, x.app.documents)
-	if x.body != nil && x.body.ended.Load() {
-		panic(http.ErrAbortHandler) // it is not told that writing failed
-	}
-	return err
+	return x.route.static.serve(x, r, path, x.navigation, x.route.auth != AuthNone, x.app.documents)
 }
 
 // rejected counts and logs what the CSRF rules refused (OP-05).

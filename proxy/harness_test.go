@@ -136,6 +136,9 @@ func (w *world) testRoutes() []Route {
 		{Path: "/stripped/", Upstream: to, StripPrefix: "/stripped"},
 		{Path: "/reading/", Upstream: to, Methods: []string{"GET", "HEAD"}},
 		{Path: "/small/", Upstream: to, MaxBody: 10},
+		{Path: "/live/", Upstream: to, Token: TokenNone},
+		{Path: "/kept/", Upstream: to, Token: TokenNone, StreamKeepsAlive: true},
+		{Path: "/whole/", Upstream: to, Token: TokenNone, EndWithSession: true},
 		{Path: "/ruled/", Upstream: to,
 			Headers:         Headers{Set: map[string]string{"X-Key": "ours", "x-user-id": "fixed"}, Remove: []string{"X-Secret"}},
 			ResponseHeaders: Headers{Set: map[string]string{"X-Frame-Options": "DENY"}, Remove: []string{"Server"}}},
@@ -195,30 +198,46 @@ func must[T any](v T, err error) T {
 }
 
 // login makes a session, and returns its cookie and access token.
-func (w *world) login(ttl time.Duration) (cookie, token string) {
+func (w *world) login(ttl time.Duration, change ...func(*session.Login)) (cookie, token string) {
 	w.t.Helper()
 	token = "at-" + rand.Text()
 	t := &oauth2.Token{AccessToken: token, RefreshToken: "rt-" + rand.Text(), Expiry: time.Now().Add(ttl)}
-	_, c, err := w.sessions.Create(context.Background(), session.Login{Subject: "ada", Claims: json.RawMessage(`{"sub":"ada"}`), Token: t, FlowBegan: time.Now()})
+	l := session.Login{Subject: "ada", Claims: json.RawMessage(`{"sub":"ada"}`), Token: t, FlowBegan: time.Now()}
+	for _, f := range change {
+		f(&l)
+	}
+	_, c, err := w.sessions.Create(context.Background(), l)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	return c.Name + "=" + c.Value, token
 }
 
-// ended makes a session that was logged out, and returns its cookie.
-func (w *world) ended() string {
+// session is the session of a cookie.
+func (w *world) session(cookie string) *session.Session {
 	w.t.Helper()
-	cookie, _ := w.login(time.Minute)
 	r := httptest.NewRequest("GET", "/", nil)
 	r.Header.Set("Cookie", cookie)
 	s, err := w.sessions.Session(r)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if _, err := w.sessions.Logout(context.Background(), s); err != nil {
+	return s
+}
+
+// logout ends the session of a cookie.
+func (w *world) logout(cookie string) {
+	w.t.Helper()
+	if _, err := w.sessions.Logout(context.Background(), w.session(cookie)); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// ended makes a session that was logged out, and returns its cookie.
+func (w *world) ended() string {
+	w.t.Helper()
+	cookie, _ := w.login(time.Minute)
+	w.logout(cookie)
 	return cookie
 }
 

@@ -175,7 +175,7 @@ func (c Route) checkValues() error {
 	check(!slices.Contains([]CSRF{"", CSRFHeader, CSRFOrigin}, c.CSRF), "csrf %q is not header or origin", c.CSRF)
 	check(c.Auth == AuthNone && c.Token == TokenAccess, "there is no token with auth: none")
 	check(c.Auth == AuthNone && c.CSRF != "", "csrf means nothing with auth: none")
-	check(c.Auth == AuthNone && (c.StreamKeepsAlive || c.EndWithSession), "stream_keeps_alive and end_with_session mean nothing with auth: none")
+	check((c.Auth == AuthNone || c.Static != nil) && (c.StreamKeepsAlive || c.EndWithSession), "stream_keeps_alive and end_with_session mean nothing with auth: none, or for static files")
 	check(c.ForwardAuthorization && c.Auth != AuthNone, "forward_authorization is for auth: none only")
 	check(c.MaxBody < 0 || c.Timeout < 0, "max_body and timeout are not negative")
 	for _, m := range c.Methods {

@@ -6,12 +6,11 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"net/http/httptrace"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"net/http"
 
 	"sessiongate/session"
 )
@@ -102,13 +101,14 @@ type half struct {
 	over     chan struct{} // closed when nothing is sent any more
 	farewell chan struct{} // closed when the sender has said its last
 
-	mu     sync.Mutex // guards what follows, and what is sent
-	begun  bool       // what comes before frames has been sent
-	frames frames     // of the sender
-	last   []byte     // the frame to end with; nil: go on
-	isOver bool
-	broken bool // the receiver has not got what it was sent
-	said   bool // farewell is closed
+	mu      sync.Mutex // guards what follows, and what is sent
+	begun   bool       // what comes before frames has been sent
+	frames  frames     // of the sender
+	stopped bool       // no frame of the sender's is sent any more, and none is half sent
+	last    []byte     // the frame to end with; nil: not known yet
+	isOver  bool
+	broken  bool // the receiver has not got what it was sent
+	said    bool // farewell is closed
 }
 
 func (h *half) init(ended *atomic.Bool) {
@@ -131,8 +131,8 @@ func (h *half) begin() {
 	h.tryLast()
 }
 
-// Write sends frames on. When nothing is to be sent any more it drops them: the
-// end of the tunnel has been told to who will not listen.
+// Write sends frames on. When the tunnel ends it sends the rest of the frame under
+// way and drops what follows: who goes on to send has been told.
 func (h *half) Write(p []byte) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -142,15 +142,10 @@ func (h *half) Write(p []byte) (int, error) {
 	}
 	n, err := len(p), error(nil)
 	switch {
-	case h.isOver:
+	case h.isOver || h.stopped:
 		h.frames.skip(p)
-	case h.last != nil:
-		rest := h.frames.next(p)
-		_, err = h.conn().Write(p[:rest])
-		if err == nil {
-			h.tryLast()
-		}
-		h.frames.skip(p[rest:])
+	case h.ended.Load():
+		err = h.writeRest(p)
 	default:
 		n, err = h.conn().Write(p)
 		h.frames.skip(p)
@@ -165,17 +160,37 @@ func (h *half) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// writeRest sends what p has of the frame under way. Callers hold mu.
+func (h *half) writeRest(p []byte) error {
+	rest := 0
+	if !h.frames.between() {
+		rest = h.frames.next(p)
+		if _, err := h.conn().Write(p[:rest]); err != nil {
+			return err
+		}
+	}
+	if h.frames.between() {
+		h.stop()
+	}
+	h.frames.skip(p[rest:])
+	return nil
+}
+
+// stop ends what the sender has sent, between two frames. Callers hold mu.
+func (h *half) stop() {
+	if h.frames.closed && !h.stopped {
+		h.finish(false) // the sender's own close frame was the last one
+		return
+	}
+	h.stopped = true
+	h.tryLast()
+}
+
 func (h *half) conn() net.Conn { return *h.to.Load() }
 
 // tryLast sends the last frame, if it is time to. Callers hold mu.
 func (h *half) tryLast() {
-	if h.last == nil || h.isOver || !h.begun {
-		return
-	}
-	switch {
-	case h.frames.closed: // the sender's own was the last
-		h.finish(false)
-	case h.frames.between():
+	if h.stopped && h.last != nil && h.begun && !h.isOver {
 		_, err := h.conn().Write(h.last)
 		h.finish(err != nil)
 	}
@@ -216,7 +231,9 @@ func (h *half) end(last []byte, answered <-chan struct{}) {
 	}
 	h.mu.Lock()
 	h.last = last
-	h.tryLast()
+	if h.stopped || h.frames.between() || h.frames.closed {
+		h.stop()
+	}
 	h.mu.Unlock()
 	select {
 	case <-h.over:
