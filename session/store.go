@@ -149,7 +149,8 @@ type Store interface {
 
 	// Mark marks a tag for Create, beginning now: an EndTagged after it and Create
 	// between them miss no session. Of two marks of a tag the one with the later
-	// BeganBefore stays, and both their times Until are kept.
+	// BeganBefore stays, and both their times Until are kept. One that ran out counts
+	// for nothing.
 	Mark(ctx context.Context, tag Tag, m Mark) error
 
 	// Tagged lists live sessions that carry the tag, in the order of their keys: at
