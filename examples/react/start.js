@@ -48,15 +48,29 @@ function run(name, command, args, variables = {}) {
   child.on("exit", (status) => end(1, `${name} has ended with status ${status}.`));
 }
 
-function free(port = 0) {
+function listen(port, host) {
   return new Promise((resolve, reject) => {
     const server = createServer();
     server.on("error", reject);
-    server.listen(port, "127.0.0.1", () => {
+    server.listen(port, host, () => {
       const found = server.address().port;
       server.close(() => resolve(found));
     });
   });
+}
+
+const free = () => listen(0, "127.0.0.1");
+
+// gatewayPort is free on both loopback addresses: browsers take localhost for one or the other.
+async function gatewayPort(port) {
+  try {
+    await listen(port, "::1").catch((err) => {
+      if (err.code === "EADDRINUSE") throw err; // else there is no IPv6
+    });
+    return await listen(port, "127.0.0.1");
+  } catch {
+    throw new Error(`Port ${port} is taken: choose another one, PORT=${port + 1} npm ${dev ? "run dev" : "start"}`);
+  }
 }
 
 async function answers(url) {
@@ -67,7 +81,7 @@ async function answers(url) {
   throw new Error(`${url} does not answer.`);
 }
 
-const npm = (...args) => execFileSync("npm", args, { cwd: here, stdio: "inherit", shell: process.platform === "win32" });
+const npm = (...args) => execFileSync("npm", args, { cwd: here, stdio: "inherit" });
 const go = (name, source) => {
   const program = join(data, name);
   execFileSync("go", ["build", "-o", program, source], { cwd: root, stdio: "inherit" });
@@ -75,9 +89,7 @@ const go = (name, source) => {
 };
 
 async function main() {
-  const port = await free(Number(env.PORT ?? 8080)).catch(() => {
-    throw new Error(`Port ${env.PORT ?? 8080} is taken: choose another one, PORT=8081 npm ${dev ? "run dev" : "start"}`);
-  });
+  const port = await gatewayPort(Number(env.PORT ?? 8080));
   const origin = `http://localhost:${port}`;
   if (!existsSync(join(here, "node_modules/.package-lock.json"))) npm("ci");
   if (!dev) npm("run", "build");

@@ -66,7 +66,7 @@ async function json(req) {
 }
 
 // The feed. Its handshake comes with an access token, as every request does.
-const feed = new WebSocketServer({ noServer: true });
+const feed = new WebSocketServer({ noServer: true, maxPayload: 1024 });
 server.on("upgrade", (req, socket, head) => {
   if (req.url !== "/feed" || !caller(req)) {
     socket.end("HTTP/1.1 401 Unauthorized\r\nConnection: close\r\n\r\n");

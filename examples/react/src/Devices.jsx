@@ -27,6 +27,7 @@ export function Devices() {
 
   const end = async ({ url, done: words }) => {
     setQuestion();
+    setDone();
     try {
       await answer(await bff.fetch(url, { method: "DELETE" }));
       setDone(words);

@@ -20,9 +20,12 @@ export function Orders({ feed }) {
     }
   }, []);
   useEffect(() => { load(); }, [load]);
+  useEffect(() => {
+    setData((former) => former && { ...former, orders: merge(former.orders, feed.messages) });
+  }, [feed.messages]);
 
   const place = async (order) => {
-    // A popup, should a login be needed, keeps what was typed: the request is sent again with its body.
+    // Should a login be needed, it is in a popup, and the order is sent after it.
     const r = await bff.fetch("/api/orders", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
@@ -30,10 +33,10 @@ export function Orders({ feed }) {
       login: "popup",
     });
     const placed = await answer(r);
-    setData((former) => ({ ...former, orders: [placed, ...former.orders.filter(({ id }) => id !== placed.id)] }));
+    setData((former) => ({ ...former, orders: merge(former.orders, [{ order: placed }]) }));
   };
 
-  const orders = data && merge(data.orders, feed.messages);
+  const orders = data?.orders;
   return (
     <>
       <div className="head">
@@ -89,16 +92,15 @@ export function Status({ of: order }) {
   return <span key={order.status} className={`status ${order.status}`}>{order.status}</span>;
 }
 
-// merge puts the feed's news over what was loaded.
+// merge puts news, the latest first, over what is known.
 function merge(orders, messages) {
-  const news = new Map();
-  for (const { order } of messages) if (!news.has(order.id)) news.set(order.id, { ...order, live: true });
-  const known = new Set(orders.map(({ id }) => id));
-  const placed = [...news.values()].filter(({ id }) => !known.has(id));
-  return [...placed, ...orders.map((order) => newer(news.get(order.id), order))];
+  const latest = new Map(orders.map((order) => [order.id, order]));
+  for (const { order } of messages) {
+    const known = latest.get(order.id);
+    if (!known || order.updated_at > known.updated_at) latest.set(order.id, { ...order, live: true });
+  }
+  return [...latest.values()].sort((a, b) => b.placed_at.localeCompare(a.placed_at));
 }
-
-const newer = (one, other) => (one && one.updated_at > other.updated_at ? one : other);
 
 function summary(orders) {
   const under = orders.filter(({ status }) => status !== "delivered").length;

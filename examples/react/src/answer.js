@@ -5,5 +5,7 @@ export async function answer(response) {
   throw new Error(title ?? error ?? `The answer was ${response.status}.`);
 }
 
-// said is what to show of an error: fetch's own say nothing that helps.
-export const said = (err) => (err instanceof TypeError ? "There is no connection. Please try again." : err.message);
+// said is what to show of an error: those of the network say nothing that helps.
+export const said = (err) => (
+  err instanceof TypeError || err.code === "network" ? "There is no connection. Please try again." : err.message
+);

@@ -44,6 +44,7 @@ async function closed({ code, reason }) {
   // A refused handshake looks like a lost network to a script, and this browser may have a new session already: so ask
   // before trying again.
   const me = await bff.session().catch(() => undefined);
+  if (socket) return; // a login was faster
   if (me && !me.authenticated) set({ status: "ended", reason: state.reason ?? me.reason });
   if (state.status === "ended" && !me?.authenticated) return;
   // Half of the wait is random, so that a restarted server doesn't meet everybody at once.

@@ -5,8 +5,9 @@ const changed = new EventTarget();
 let followed = false; // a link within the app, as opposed to a page load
 
 export function go(path, { replace = false } = {}) {
-  followed ||= !replace;
   history[replace ? "replaceState" : "pushState"](undefined, "", path);
+  followed ||= !replace;
+  if (!replace) scrollTo(0, 0);
   changed.dispatchEvent(new Event("go"));
 }
 
@@ -42,7 +43,7 @@ export function Link({ to, current, children, ...rest }) {
 export function Title({ children }) {
   const heading = useRef();
   useEffect(() => {
-    if (followed) heading.current.focus();
+    if (followed) heading.current.focus({ preventScroll: true });
   }, []);
   return <h1 ref={heading} tabIndex={-1}>{children}</h1>;
 }
