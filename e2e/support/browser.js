@@ -66,6 +66,8 @@ export class Visitor {
     // A page that was left takes its answers with it: what is gone can't be read, and the tap on the wire has it.
     try {
       entry.headers = await within(10_000, 'headers', response.headersArray());
+      const stream = entry.headers.some(({ name, value }) => name.toLowerCase() === 'content-type' && value.startsWith('text/event-stream'));
+      if (stream) return entry; // it may never end
       entry.body = (await within(10_000, 'body', response.body())).toString('latin1');
     } catch { /* see above */ }
     return entry;
