@@ -76,12 +76,13 @@ func newClient(app config.App, log *slog.Logger) (*oidc.Client, error) {
 		ClientID: o.ClientID, ClientSecret: o.ClientSecret.Reveal(), ClientAuth: o.ClientAuth, ClientKey: o.Signer,
 		Scopes: o.Scopes, AuthParams: o.AuthParams, LoginParams: o.LoginParams,
 		Timeout: o.Timeout, ClockSkew: o.ClockSkew, UserClaims: o.UserClaims,
-		Logout: oidc.Logout{
-			EndSession: o.Logout.EndSession, IDTokenHint: o.Logout.IDTokenHint, Revoke: o.Logout.Revoke, After: o.Logout.After,
-			AllowMissingExp: o.Logout.AllowMissingExp,
-		},
-		Log: log.With("app", app.Origin),
+		Logout: clientLogout(o.Logout),
+		Log:    log.With("app", app.Origin),
 	})
+}
+
+func clientLogout(l config.Logout) oidc.Logout {
+	return oidc.Logout{EndSession: l.EndSession, IDTokenHint: l.IDTokenHint, Revoke: l.Revoke, After: l.After, AllowMissingExp: l.AllowMissingExp}
 }
 
 func sessionConfig(cfg *config.Config, app config.App, client *oidc.Client) session.AppConfig {

@@ -3,28 +3,35 @@ package main
 import (
 	"reflect"
 	"testing"
-
-	"sessiongate/cmd/sessiongate/config"
 )
 
-// A switch of a route that is not handed on does nothing, and nothing else would
-// tell.
-func TestEverySwitchOfARouteIsHandedOn(t *testing.T) {
+// A switch that is not handed on does nothing, and nothing else would tell.
+func TestEverySwitchIsHandedOn(t *testing.T) {
 	t.Parallel()
-	switches := 0
-	for i := range reflect.TypeFor[config.Route]().NumField() {
-		field := reflect.TypeFor[config.Route]().Field(i)
+	handsOn(t, proxyRoute, "ForwardAuthorization", "PreserveHost", "StreamKeepsAlive", "EndWithSession", "InsecureHTTP")
+	handsOn(t, clientLogout, "EndSession", "IDTokenHint", "Revoke", "AllowMissingExp")
+}
+
+// handsOn turns on each switch of what is read, and looks for it in what is made
+// of it. It has to find those that are named, and may find more.
+func handsOn[From, To any](t *testing.T, make func(From) To, named ...string) {
+	t.Helper()
+	found := map[string]bool{}
+	for i := range reflect.TypeFor[From]().NumField() {
+		field := reflect.TypeFor[From]().Field(i)
 		if field.Type.Kind() != reflect.Bool {
 			continue
 		}
-		switches++
-		var r config.Route
-		reflect.ValueOf(&r).Elem().Field(i).SetBool(true)
-		if got := reflect.ValueOf(proxyRoute(r)).FieldByName(field.Name); !got.IsValid() || !got.Bool() {
-			t.Errorf("%s is not handed on", field.Name)
+		found[field.Name] = true
+		var from From
+		reflect.ValueOf(&from).Elem().Field(i).SetBool(true)
+		if to := reflect.ValueOf(make(from)).FieldByName(field.Name); !to.IsValid() || !to.Bool() {
+			t.Errorf("%T.%s is not handed on", from, field.Name)
 		}
 	}
-	if switches < 5 {
-		t.Errorf("%d switches were looked at, want forward_authorization, preserve_host, stream_keeps_alive, end_with_session, insecure_http", switches)
+	for _, name := range named {
+		if !found[name] {
+			t.Errorf("%s was not looked at", name)
+		}
 	}
 }

@@ -178,6 +178,17 @@ func TestAdminTokensAreStrongOrRefused(t *testing.T) {
 	}
 }
 
+// Two apps may have the provider call one machine by its ports.
+func TestLogoutHostsMayDifferInThePort(t *testing.T) {
+	const oidc = "oidc: {issuer: https://login.example.com, client_id: shop, client_secret: s, logout: {hosts: ["
+	text := strings.Replace(leastConfig, "oidc: {issuer: https://login.example.com, client_id: shop, client_secret: s}", oidc+`"gateway.internal:8080", "[::1]:8080"]}}`, 1) +
+		"  - origin: https://desk.example.com\n    " + oidc + `"gateway.internal:8081", "[::1]:8081", "shop.example.com:8443"]}}` + "\n"
+	c, err := Parse("c.yaml", []byte(text))
+	if err != nil || len(c.Apps[1].OIDC.Logout.Hosts) != 3 {
+		t.Errorf("refused: %v", err)
+	}
+}
+
 func TestTheAdminSocketIsAFileOfItsOwn(t *testing.T) {
 	_, err := Parse("c.yaml", []byte(strings.Replace(leastConfig, "session: {", "session: {store: {bbolt: {path: x.db}}, ", 1)+`admin: {socket: ./x.db}`))
 	if !strings.Contains(fmt.Sprint(err), "admin.socket: is the path of the store") {

@@ -43,7 +43,7 @@ func newAPI(ctx context.Context, issuer string, provider *devprovider.Provider) 
 	mux.HandleFunc("/api/echo", a.authorized(a.echo))
 	mux.HandleFunc("GET /api/orders", a.authorized(a.list))
 	mux.HandleFunc("POST /api/orders", a.authorized(a.add))
-	mux.HandleFunc("GET /api/ticker", a.authorized(a.ticker))
+	mux.HandleFunc("GET /api/feed", a.authorized(a.feed))
 	mux.HandleFunc("POST /api/faults/outage", a.authorized(a.outage))
 	mux.HandleFunc("POST /api/faults/revoke", a.authorized(a.revoke))
 	return mux
@@ -149,28 +149,6 @@ func (a *api) of(sub string) []order {
 		}
 	}
 	return a.orders[sub]
-}
-
-// ticker is a stream of server-sent events, one each second.
-func (a *api) ticker(w http.ResponseWriter, r *http.Request, _ bearer) {
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("Cache-Control", "no-store")
-	ticks := time.NewTicker(time.Second)
-	defer ticks.Stop()
-	for {
-		now := time.Now().UTC().Format(time.RFC3339)
-		if _, err := fmt.Fprintf(w, "event: tick\ndata: {\"time\":%q}\n\n", now); err != nil {
-			return
-		}
-		if http.NewResponseController(w).Flush() != nil {
-			return
-		}
-		select {
-		case <-ticks.C:
-		case <-r.Context().Done():
-			return
-		}
-	}
 }
 
 const outageLasts = 45 * time.Second

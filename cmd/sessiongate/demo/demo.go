@@ -195,6 +195,9 @@ func (w *world) startProvider(ctx context.Context) error {
 			Secret:                 w.secret,
 			RedirectURIs:           []string{w.origin + "/bff/callback"},
 			PostLogoutRedirectURIs: []string{w.origin + "/bff/logout/callback"},
+			BackChannelLogoutURI:   w.origin + "/bff/backchannel",
+
+			BackChannelSessionRequired: true,
 		}},
 		Users:          users,
 		Audience:       audience,
@@ -253,7 +256,7 @@ admin: {listen: "127.0.0.1:0"}
 log: {level: warn, format: text}
 session:
   keys: [%q]
-  idle_timeout: 15m
+  idle_timeout: 5m
   lifetime: 2h
   store: {bbolt: {path: sessions.db}}
 apps:

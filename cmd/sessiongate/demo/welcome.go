@@ -30,7 +30,7 @@ func (w *world) welcome(out io.Writer, moved bool) {
 		"watch a fresh token take over every 30 seconds",
 		"fire 50 calls at expiry: one refresh serves them all",
 		"take the provider down: nobody is logged out",
-		"log out, here and at the provider",
+		"log out in one tab, at the provider or from another browser: all that is open turns at once",
 	} {
 		name := ""
 		if i == 0 {

@@ -1,29 +1,44 @@
-// Orders, the event stream, and the two switches that break things.
+// Orders, the live feed, and the two switches that break things.
 
 import { $, clock, el } from "./dom.js";
+import { witness } from "./ending.js";
 
-let stream = null;
+const sessionEnded = 4401; // the gateway's close code; the reason says why
+
+let feed = null;
 let api = null;
 let attempt = null;
 
+// open connects for a session. The feed of a former one is the gateway's to close.
 export function open(callAPI, kindly) {
   api = callAPI;
   attempt = kindly;
   attempt(list);
-  stream = new EventSource("/api/ticker");
-  stream.addEventListener("tick", (event) => say("live", `Live · ${clock(new Date(JSON.parse(event.data).time))}`));
-  stream.onerror = () => say("", stream?.readyState === EventSource.CLOSED ? "Stream is closed" : "Stream reconnects");
+  connect();
 }
 
+// close forgets the feed. It stays to hear how the gateway closes it.
 export function close() {
-  stream?.close();
-  stream = null;
-  say("", "Stream is closed");
+  feed = null;
+  say("", "Feed is closed");
+}
+
+function connect() {
+  const mine = (feed = new WebSocket(`${location.origin.replace(/^http/, "ws")}/api/feed`));
+  mine.onmessage = ({ data }) => mine === feed && say("live", `Live · ${clock(new Date(JSON.parse(data).time))}`);
+  mine.onclose = ({ code, reason }) => {
+    if (code === sessionEnded) witness(`WebSocket closed: ${code} ${reason}`);
+    if (mine !== feed) return;
+    feed = null;
+    if (code === sessionEnded) return say("", `Closed: ${code} ${reason}`);
+    say("", "Feed connects again");
+    setTimeout(() => feed ?? (document.body.dataset.state === "in" && connect()), 2000);
+  };
 }
 
 function say(state, text) {
-  $("ticker").className = `pill ${state}`;
-  $("ticker").lastElementChild.textContent = text;
+  $("feed").className = `pill ${state}`;
+  $("feed").lastElementChild.textContent = text;
 }
 
 async function list() {

@@ -1,26 +1,17 @@
-// The page: asks the gateway who is logged in, and shows it. Whatever it knows is
-// in this page's memory; a reload starts from nothing but the cookie.
+// The page: hears from the gateway who is logged in, and shows it. Whatever it
+// knows is in this page's memory; a reload starts from nothing but the cookie.
 
+import { bff } from "/bff/client.js";
+import * as devices from "./devices.js";
 import { $, clock, el, span } from "./dom.js";
+import * as ending from "./ending.js";
 import * as gate from "./gate.js";
 import * as live from "./live.js";
 import * as relay from "./relay.js";
 import * as request from "./request.js";
 
-const reasons = {
-  idle_timeout: "Your session ended: nobody used it for a while.",
-  lifetime: "Your session ended: it had lived its full time.",
-  logout: "You are logged out.",
-  backchannel: "You logged out at the provider.",
-  frontchannel: "You logged out at the provider.",
-  revoked: "An administrator ended your session.",
-  refresh_rejected: "Your session ended: the provider took your login back.",
-  token_expired: "Your session ended: its access token ran out and there was no way to a new one.",
-  replaced: "Your session ended: this browser logged in again.",
-};
-
-let known = null; // the last answer of /bff/session
-let asked = 0; // when it came, in ms
+let known = null; // what the gateway said of the session
+let asked = 0; // when, in ms
 let busy = false; // the burst is under way: automatic calls wait
 const longest = { lifetime: 1, idle: 1, token: 30 }; // what the meters count as full
 
@@ -48,88 +39,96 @@ async function attempt(work) {
     notice("failure");
     return result;
   } catch (problem) {
-    if (!(problem instanceof gate.Problem)) throw problem;
-    if (problem.loggedOut) showOut(problem.reason);
-    else notice("failure", `${problem.message} (${problem.code})`, "bad");
+    const text = gate.inWords(problem);
+    if (!text) throw problem;
+    if (!gate.loggedOut(problem)) notice("failure", text, "bad");
     return undefined;
   }
 }
 
-// api calls, and tells while it has to wait for an outage to end.
+// api calls, and tells when an answer takes its time: the helper is waiting for an
+// outage to end.
 const waiting = new Set();
 async function api(path, init) {
   const self = {};
-  const onWait = (problem) => {
+  const onWait = (why) => {
     waiting.add(self);
-    notice("outage", `${problem.message} Asking again every ${problem.retryAfter} s.`);
+    notice("outage", why ?? "No answer yet: the gateway said when to ask again, and bff.fetch does.");
   };
+  const late = setTimeout(onWait, 1500);
   try {
     return await gate.call(path, { ...init, onWait });
   } finally {
+    clearTimeout(late);
     waiting.delete(self);
     if (waiting.size === 0) notice("outage");
   }
 }
 
-const session = () => api(gate.sessionPath);
+// Asking never extends the session.
+const ask = () => attempt(async () => take(await bff.session()));
 
-async function ask() {
-  const answer = await attempt(session);
-  if (!answer) return;
-  known = answer;
+// take shows what the gateway says, asked or not.
+function take(me) {
+  const former = known;
+  known = me;
   asked = performance.now();
-  if (answer.authenticated) showIn();
-  else showOut(answer.reason);
+  if (me.authenticated) showIn(former);
+  else showOut();
+  return me;
 }
 
-function showIn() {
+function showIn(former) {
   const { user, session, access_token: token } = known;
   longest.lifetime = Math.max(longest.lifetime, session.expires_in);
   longest.idle = Math.max(longest.idle, session.idle_expires_in);
   longest.token = Math.max(longest.token, token?.expires_in ?? 0);
   $("created").textContent = clock(new Date(session.created_at));
   $("created").dateTime = session.created_at;
-  $("logout-link").href = gate.logoutURL(known.logout_url);
+  $("logout-link").href = `${known.logout_url}&returnUrl=${encodeURIComponent(goodbye)}`;
   const name = user.name ?? user.sub;
   const shown = { ...user, name, email: user.email ?? "", roles: [user.roles ?? "none"].flat().join(", "), initials: initials(name) };
   for (const element of document.querySelectorAll("[data-me]")) element.textContent = shown[element.dataset.me] ?? "";
-  if (document.body.dataset.state !== "in") {
+  // The link out of the session is that session's own.
+  if (former?.logout_url !== known.logout_url) {
+    reset();
     document.body.dataset.state = "in";
+    ending.begin();
     live.open(api, attempt);
+    devices.show(api, attempt);
     callAPI().then(arrive); // the answer moves what is below it
   }
   tick();
 }
 
-function showOut(reason) {
+const goodbye = "/#/goodbye";
+
+function showOut() {
   const was = document.body.dataset.state;
+  if (was === "in") ending.witness(`bff.onSession told: ${known.reason}`);
   document.body.dataset.state = "out";
+  reset();
+  const text = location.hash === "#/goodbye" ? "You are logged out, here and at the provider." : (ending.why(known.reason) ?? "");
+  if (text || was !== "out") ending.over(text);
+}
+
+// reset forgets what belongs to one session.
+function reset() {
   live.close();
+  devices.reset();
   relay.reset();
   request.reset();
   notice("failure");
   $("burst-result").hidden = true;
-  const goodbye = location.hash === "#/goodbye" && !(reason in reasons);
-  const elsewhere = was === "in" ? "You are logged out. Perhaps another tab did it." : "";
-  const text = goodbye ? "You are logged out, here and at the provider." : (reasons[reason] ?? elsewhere);
-  if (text || was !== "out") {
-    $("reason").textContent = text;
-    $("reason").hidden = !text;
-  }
-  linkLogin();
 }
 
-function linkLogin() {
-  if (location.hash === "#/goodbye") $("login").href = "/bff/login?returnUrl=%2F";
-  else $("login").href = gate.loginURL(known?.login_url ?? "/bff/login");
-}
+const login = (options) => attempt(() => bff.login({ ...(location.hash === "#/goodbye" && { returnUrl: "/" }), ...options }));
 
 const initials = (name) =>
   name.split(/\s+/).filter((_, i, all) => i === 0 || i === all.length - 1).map((w) => [...w][0]).join("").toUpperCase();
 
 // arrive goes to the section that the address names.
 function arrive() {
-  linkLogin();
   const id = location.hash.slice(2);
   for (const link of document.querySelectorAll("nav a")) {
     if (link.hash === location.hash) link.setAttribute("aria-current", "true");
@@ -155,14 +154,16 @@ function tick() {
   $("refreshes").textContent = relay.refreshes();
   $("refreshes-unit").textContent = relay.refreshes() === 1 ? "refresh since login" : "refreshes since login";
   relay.draw();
-  if (left.lifetime < -1 || left.idle < -1) ask();
+  ending.approach(left);
 }
 
 async function callAPI() {
   const echo = await attempt(() => api("/api/echo?from=demo"));
   if (!echo) return undefined;
   request.show(echo);
-  if (relay.observe(echo.token.claims)) await ask();
+  relay.observe(echo.token.claims);
+  $("provider-link").href = `${echo.token.claims.iss}/logout`;
+  await ask();
   return echo;
 }
 
@@ -175,7 +176,7 @@ async function burst() {
     $("burst-result").replaceChildren(...content);
   };
   const pause = (ms) => new Promise((done) => setTimeout(done, ms));
-  const expiresIn = async () => (await attempt(session))?.access_token?.expires_in;
+  const expiresIn = async () => (await attempt(bff.session))?.access_token?.expires_in;
   busy = true;
   $("burst").disabled = true;
   try {
@@ -226,15 +227,19 @@ async function look() {
 $("call").addEventListener("click", callAPI);
 $("burst").addEventListener("click", burst);
 $("look").addEventListener("click", look);
-$("logout-post").addEventListener("click", () => attempt(gate.logout));
+$("login").addEventListener("click", () => login());
+$("login-popup").addEventListener("click", () => login({ popup: true }));
+for (const id of ["logout-post", "leave"]) {
+  $(id).addEventListener("click", () => attempt(() => bff.logout({ returnUrl: goodbye })));
+}
 addEventListener("hashchange", arrive);
-document.addEventListener("visibilitychange", () => document.hidden || ask());
-addEventListener("pageshow", (event) => event.persisted && ask()); // back from the provider's page
 
+const inView = () => !document.hidden && document.body.dataset.state === "in";
 setInterval(tick, 250);
-setInterval(() => document.hidden || document.body.dataset.state === "in" && ask(), 4000);
+setInterval(() => inView() && devices.show(api, attempt), 5000);
 setInterval(() => {
-  if ($("auto").checked && !busy && waiting.size === 0 && !document.hidden && document.body.dataset.state === "in") callAPI();
+  if ($("auto").checked && !busy && waiting.size === 0 && inView() && !$("ending").open) callAPI();
 }, 3000);
 look();
-ask();
+bff.onSession(take);
+ask(); // as onSession does, but it says so when there is no answer
