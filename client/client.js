@@ -240,7 +240,7 @@ export function createBff({ base = "/bff" } = {}) {
       // So it looks, too, when the provider cuts the tie.
       else if (popup.closed) closed += document.hasFocus() ? 100 : 1;
       const me = await read().catch(() => ({}));
-      if (me.authenticated && (landed || me.logout_url !== before)) {
+      if (me.authenticated && me.logout_url !== before) {
         popup.close();
         cameBack = Date.now();
         return true;

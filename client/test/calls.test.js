@@ -55,6 +55,15 @@ visit('answers of the API itself are the app\'s own business', async (tab, gatew
   assert.deepEqual([tab.went, tab.popups], [[], []]);
 });
 
+visit('other refusals of the gateway are answers', async (tab, gateway) => {
+  for (const [status, code] of [[403, 'origin_denied'], [404, 'no_route'], [429, 'too_many_requests'], [502, 'upstream_unreachable']]) {
+    gateway.intercept = () => problem(status, code, {}, { 'retry-after': '1' });
+    assert.equal((await (await tab.bff.fetch('/api/a', { login: 'popup' })).json()).code, code);
+  }
+  assert.equal(gateway.seen.length, 4);
+  assert.deepEqual([tab.went, tab.popups], [[], []]);
+});
+
 visit('twenty calls of an ended session cause one login, which comes back with path, query and fragment', async (tab, gateway, browser) => {
   gateway.end('idle_timeout');
   const fates = watched(calls(tab, 20));
@@ -94,6 +103,14 @@ visit('who does not go to the login, or comes back from it, has an answer', asyn
   tab.comeBack(); // after a login in another tab
   await browser.settle();
   assert.equal(later[0].status, 200);
+
+  const { length } = tab.went;
+  gateway.intercept = ({ path }) => (path.startsWith('/api') ? problem(401, 'session_required') : undefined);
+  const never = watched(calls(tab, 1));
+  await browser.settle();
+  tab.comeBack();
+  await browser.settle();
+  assert.deepEqual([never[0].status, tab.went.length], [401, length + 1], 'a second login for one call');
 });
 
 visit('"none" logs nobody in', async (tab, gateway) => {
@@ -113,7 +130,7 @@ visit('an answer without a body does not stand in the way of the login', async (
 
 test('a page that has just come back from a login is not sent there again', async () => {
   const browser = new Browser();
-  const storage = new Map();
+  let storage = new Map();
   const before = browser.open(undefined, { storage });
   watched(calls(before, 1));
   await browser.settle();
@@ -121,11 +138,17 @@ test('a page that has just come back from a login is not sent there again', asyn
 
   const after = browser.open(undefined, { storage }); // the cookie was lost on the way
   assert.equal((await calls(after, 1)[0]).status, 401);
+  storage = new Map(storage);
   assert.deepEqual(after.went, []);
   await browser.pass(31);
   watched(calls(after, 1));
   await browser.settle();
   assert.equal(after.went.length, 1, 'half a minute later that is no loop');
+
+  const reloaded = browser.open(undefined, { storage });
+  watched(calls(reloaded, 1));
+  await browser.settle();
+  assert.equal(reloaded.went.length, 1, 'a page that was loaded again did not come from there');
 
   const another = browser.open();
   watched(calls(another, 1));
@@ -330,13 +353,13 @@ visit('a login that was asked for', async (tab, gateway, browser) => {
 visit('a login that somebody asks for waits for no other', async (tab, gateway, browser) => {
   gateway.end('idle_timeout');
   watched(calls(tab, 1));
-  await browser.settle(); // and a dialog asks whether to leave the page
+  await browser.pass(15); // and a dialog asks whether to leave the page
   watched([tab.bff.login({ returnUrl: '/a' })]);
   await browser.settle();
   assert.deepEqual(tab.went, [loginHere, '/bff/login?returnUrl=%2Fa']);
-  await browser.pass(15);
+  await browser.pass(20); // the first is over
   watched(calls(tab, 1));
-  await browser.pass(10);
+  await browser.pass(5);
   assert.equal(tab.went.length, 2, 'a call turned the page round');
 });
 

@@ -16,6 +16,8 @@ export class Browser {
 
   channels = new Set();
 
+  posted = 0; // messages
+
   constructor() {
     this.clock = new Clock();
     this.gateway = new Gateway(this.clock);
@@ -64,7 +66,8 @@ class Tab {
 
   #globals() {
     const tab = this;
-    const { clock, gateway, locks, channels } = this.browser;
+    const { browser } = this;
+    const { clock, gateway, locks, channels } = browser;
     const { document, window, storage } = this;
     Object.defineProperty(document, 'hidden', { get: () => this.hidden });
     document.hasFocus = () => this.focused;
@@ -108,6 +111,7 @@ class Tab {
         }
 
         postMessage(data) {
+          browser.posted += 1;
           for (const other of channels) if (other !== this && other.name === this.name) other.hear(structuredClone(data));
         }
 

@@ -18,6 +18,8 @@ export class Gateway {
 
   opened = 0; // how many ever were
 
+  claims = {};
+
   events = () => 200; // or another status
 
   // intercept may answer in place of what follows; undefined: it doesn't.
@@ -71,10 +73,10 @@ export class Gateway {
     this.#expire();
     const s = this.#session;
     if (!s) return { authenticated: false, reason: this.#reason, login_url };
-    const seconds = (at) => Math.floor((at - this.clock.now) / 1000);
+    const seconds = (at) => Math.max(0, Math.floor((at - this.clock.now) / 1000));
     return {
       authenticated: true,
-      user: { sub: s.sub, roles: ['reader'] },
+      user: { sub: s.sub, roles: ['reader'], ...this.claims },
       session: { created_at: '2026-11-22T13:00:00Z', expires_in: seconds(s.ends), idle_expires_in: seconds(s.idleEnds) },
       access_token: { expires_in: seconds(s.accessEnds) },
       login_url,
