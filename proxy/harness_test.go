@@ -137,7 +137,7 @@ func (w *world) testRoutes() []Route {
 		{Path: "/reading/", Upstream: to, Methods: []string{"GET", "HEAD"}},
 		{Path: "/small/", Upstream: to, MaxBody: 10},
 		{Path: "/live/", Upstream: to, Token: TokenNone},
-		{Path: "/kept/", Upstream: to, Token: TokenNone, StreamKeepsAlive: true},
+		{Path: "/awake/", Upstream: to, Token: TokenNone, StreamKeepsAlive: true},
 		{Path: "/whole/", Upstream: to, Token: TokenNone, EndWithSession: true},
 		{Path: "/ruled/", Upstream: to,
 			Headers:         Headers{Set: map[string]string{"X-Key": "ours", "x-user-id": "fixed"}, Remove: []string{"X-Secret"}},

@@ -682,7 +682,7 @@ func TestStreamKeepsAlive(t *testing.T) {
 		kept       bool
 	}{
 		{"a WebSocket", "/live/ws", false}, {"an event stream", "/live/sse", false}, {"a download", "/whole/file", false},
-		{"a WebSocket that keeps it", "/kept/ws", true}, {"an event stream that keeps it", "/kept/sse", true},
+		{"a WebSocket that keeps it", "/awake/ws", true}, {"an event stream that keeps it", "/awake/sse", true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
