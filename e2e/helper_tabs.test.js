@@ -72,3 +72,15 @@ visit('an end from elsewhere is known in both tabs within a second', async (visi
     assert.ok(told - at < 1000, `${told - at} ms`);
   }
 });
+
+visit('a restart of the gateway interrupts, but ends nothing', async (visitor) => {
+  const tab = await shop.login(visitor);
+  await shop.oneStream();
+  const before_ = await tab.evaluate(() => told.length);
+  assert.equal(await shop.gateway.exit(), 0);
+  await shop.gateway.run();
+  await shop.oneStream();
+  assert.equal(await tab.evaluate(() => told.length), before_);
+  const at = await shop.endElsewhere(visitor);
+  assert.ok(await heard(tab, reason, 'logout') - at < 1000);
+});
