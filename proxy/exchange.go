@@ -247,14 +247,15 @@ const hijackGrace = 500 * time.Millisecond
 // and the server does not end it at a shutdown any more.
 func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(x.ResponseWriter).Hijack()
-	if err == nil {
-		x.hijacked = true
-		context.AfterFunc(x.Context, func() { _ = conn.SetDeadline(time.Now().Add(hijackGrace)) })
-		if x.tunnel != nil {
-			conn = x.tunnel.browserSide(conn, rw.Reader)
-		}
+	if err != nil {
+		return nil, nil, err
 	}
-	return conn, rw, err
+	x.hijacked = true
+	context.AfterFunc(x.Context, func() { _ = conn.SetDeadline(time.Now().Add(hijackGrace)) })
+	if x.tunnel != nil {
+		return x.tunnel.browserSide(conn, rw.Reader), rw, nil
+	}
+	return conn, rw, nil
 }
 
 // awaitBody bounds the time until more of the request's body is there. 0 is no
@@ -280,7 +281,7 @@ const statusAborted = 499
 func (x *exchange) finish(r *http.Request) {
 	if !x.done {
 		x.status = statusAborted
-		if x.header != nil {
+		if x.header != nil && !x.cut() {
 			x.meters.aborted.Inc()
 		}
 	}
