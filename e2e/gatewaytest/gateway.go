@@ -41,7 +41,7 @@ var consult = sync.OnceValue(func() error {
 		return fmt.Errorf("gatewaytest: go env: %w", err)
 	}
 	root := filepath.Dir(string(bytes.TrimSpace(out)))
-	for _, dir := range []string{"cmd", "internal", "oidc", "proxy", "session"} {
+	for _, dir := range []string{"client", "cmd", "internal", "oidc", "proxy", "session"} {
 		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, _ fs.DirEntry, err error) error {
 			if err == nil {
 				_, err = os.Stat(path)
