@@ -397,6 +397,9 @@ func TestListeningTabsEndAtTheShutdown(t *testing.T) {
 		t.Fatalf("events: %v, %v", res, err)
 	}
 	defer res.Body.Close()
+	if n := g.metric(fmt.Sprintf("sessiongate_streams_open{app=%q,kind=\"events\"}", g.origin)); n != "1" {
+		t.Errorf("streams_open of events: %q", n)
+	}
 	began := time.Now()
 	if code := g.stop(); code != 0 || time.Since(began) > 3*time.Second {
 		t.Errorf("exit code %d after %v\n%s", code, time.Since(began), g.output())
