@@ -131,6 +131,34 @@ func TestThePageNeedsNothingThatItsPolicyForbids(t *testing.T) {
 	}
 }
 
+// A name that a script misspells shows only when somebody clicks.
+func TestScriptsFindTheirElements(t *testing.T) {
+	page, err := spa.ReadFile("spa/index.html")
+	if err != nil {
+		t.Fatal(err)
+	}
+	scripts, err := fs.Glob(spa, "spa/*.js")
+	if err != nil || len(scripts) == 0 {
+		t.Fatalf("scripts = %v, %v", scripts, err)
+	}
+	for _, script := range scripts {
+		text, err := spa.ReadFile(script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range regexp.MustCompile(`\$\("([^"]+)"\)`).FindAllSubmatch(text, -1) {
+			if n := strings.Count(string(page), ` id="`+string(id[1])+`"`); n != 1 {
+				t.Errorf("%s names %q, which index.html has %d times", script, id[1], n)
+			}
+		}
+		for _, module := range regexp.MustCompile(`from "\./([^"]+)"`).FindAllSubmatch(text, -1) {
+			if _, err := fs.Stat(spa, "spa/"+string(module[1])); err != nil {
+				t.Errorf("%s imports %s: %v", script, module[1], err)
+			}
+		}
+	}
+}
+
 func TestTheAPIAnswersWithTheRequestButNeverWithAToken(t *testing.T) {
 	w, err := newWorld("127.0.0.1:1", t.TempDir())
 	if err != nil {
@@ -168,6 +196,9 @@ func TestTheAPIAnswersWithTheRequestButNeverWithAToken(t *testing.T) {
 		if strings.Contains(body, part) {
 			t.Errorf("echo has part %d of the token", i)
 		}
+	}
+	if status, body := get(t, base+"/api/feed", access); status != 426 {
+		t.Errorf("the feed without a WebSocket: %d %s, want 426", status, body)
 	}
 	for name, token := range map[string]string{"none": "", "an ID token": id, "a changed token": access[:len(access)-4] + "AAAA"} {
 		if status, _ := get(t, base+"/api/orders", token); status != 401 {

@@ -29,7 +29,8 @@ export function reset() {
 
 function row(session) {
   const name = device(session.user_agent);
-  const since = `since ${clock(new Date(session.created_at))}, last seen ${clock(new Date(session.last_seen_at))}, from ${session.address}`;
+  const seen = session.current ? "in use" : `last seen ${clock(new Date(session.last_seen_at))}`;
+  const since = `since ${clock(new Date(session.created_at))}, ${seen}, from ${session.address}`;
   const button = el("button", { class: "button quiet", type: "button", "aria-label": `End the session of ${name}` }, "End");
   button.addEventListener("click", () => end(`${path}/${encodeURIComponent(session.id)}`));
   return el("li", { class: session.current ? "current" : "" },

@@ -105,7 +105,10 @@ const goodbye = "/#/goodbye";
 
 function showOut() {
   const was = document.body.dataset.state;
-  if (was === "in") ending.witness(`bff.onSession told: ${known.reason}`);
+  if (was === "in") {
+    ending.witness(`bff.onSession told: ${known.reason}`);
+    scrollTo({ top: 0, behavior: "instant" }); // where it says why
+  }
   document.body.dataset.state = "out";
   reset();
   const text = location.hash === "#/goodbye" ? "You are logged out, here and at the provider." : (ending.why(known.reason) ?? "");
