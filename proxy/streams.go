@@ -115,6 +115,9 @@ func (b *body) Read(p []byte) (int, error) {
 	return 0, errCut
 }
 
+// cut tells whether it was us who broke the answer off.
+func (x *exchange) cut() bool { return x.body != nil && x.body.ended.Load() }
+
 // finish is called before the answer is handed over for good.
 func (b *body) finish() {
 	b.mu.Lock()
