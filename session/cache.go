@@ -64,7 +64,7 @@ func (c *cache) holds(s *Session) bool {
 }
 
 // open announces that the key's record is about to be read. Each call is
-// followed by one of put or giveUp.
+// followed by one of put, publish or giveUp.
 func (c *cache) open(key Key) *fill {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -174,14 +174,18 @@ func (c *cache) those(are func(*Session) bool) []*Session {
 	return all
 }
 
-// publish gives the session of this key, if it is here, newer tokens.
-func (c *cache) publish(key Key, o *opened) {
+// publish gives the session of this key, if it is here, newer tokens, and tells
+// whether it is as it was at open: neither dropped nor flushed.
+func (c *cache) publish(key Key, o *opened, f *fill) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.leave(key, f)
+	same := !f.stale
 	c.outdate(key)
 	if s := c.byKey[key]; s != nil {
 		s.adopt(o)
 	}
+	return same
 }
 
 func (c *cache) outdate(key Key) {

@@ -75,19 +75,16 @@ func (m *Manager) join(s *Session, beyond uint64) *flight {
 	go func() {
 		defer m.work.Done()
 		r := &refresh{m: m, a: s.app, s: s, f: f, beyond: beyond}
+		fill := m.cache.open(s.key)
 		o, err := r.run(m.ctx)
 		// First out of the map, then known: whoever finds a token of this flight to
 		// be no good cannot join the flight that brought it.
 		m.mu.Lock()
 		delete(m.flights, s.key)
 		m.mu.Unlock()
+		o, err = r.publish(m.ctx, fill, o, err)
 		var down *StoreError
-		switch {
-		case err == nil:
-			s.adopt(o)
-			m.cache.publish(s.key, o)
-			m.watches.refreshed(s.key, o)
-		case errors.As(err, &down):
+		if errors.As(err, &down) {
 			s.retry.failed(time.Now(), err, 0)
 		}
 		f.answer(o, err)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"slices"
 	"time"
 )
@@ -118,12 +117,9 @@ func (a *App) EndListed(ctx context.Context, s *Session, id string) error {
 	if err != nil {
 		return err
 	}
-	rec, err := a.m.store.Load(ctx, key)
-	if errors.Is(err, ErrAbsent) {
-		return ErrNoSession
-	}
+	rec, err := a.m.find(ctx, key)
 	if err != nil {
-		return unknown(err)
+		return err
 	}
 	own := a.everyTag("sub", s.tokens.Load().Subject)
 	if rec.Binding != a.binding || !slices.ContainsFunc(own, func(tag Tag) bool { return slices.Contains(rec.Tags, tag) }) {
@@ -131,6 +127,15 @@ func (a *App) EndListed(ctx context.Context, s *Session, id string) error {
 	}
 	_, err = a.revoked(ctx, key)
 	return err
+}
+
+// find looks for a session that somebody names. ErrNoSession, *StoreError.
+func (m *Manager) find(ctx context.Context, key Key) (Record, error) {
+	rec, err := m.store.Load(ctx, key)
+	if err = m.absent(key, err); isOver(err) {
+		err = ErrNoSession
+	}
+	return rec, err
 }
 
 // revoked ends a session for its user or an operator, and tells whether it lived.
@@ -196,12 +201,9 @@ func (m *Manager) EndByID(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	rec, err := m.store.Load(ctx, key)
-	if errors.Is(err, ErrAbsent) {
-		return ErrNoSession
-	}
+	rec, err := m.find(ctx, key)
 	if err != nil {
-		return unknown(err)
+		return err
 	}
 	for _, a := range m.appsOf("") {
 		if a.binding == rec.Binding {

@@ -194,6 +194,24 @@ func (r *refresh) store(ctx context.Context, o *opened, token *oauth2.Token, sen
 	return fresh, nil
 }
 
+// publish makes known what run returned. A session that ended after it was written
+// was ended by somebody who may not have known these tokens.
+func (r *refresh) publish(ctx context.Context, f *fill, o *opened, err error) (*opened, error) {
+	if err != nil {
+		r.m.cache.giveUp(r.s.key, f)
+		return nil, err
+	}
+	r.s.adopt(o)
+	r.m.watches.refreshed(r.s.key, o)
+	if r.m.cache.publish(r.s.key, o, f) {
+		return o, nil
+	}
+	if _, err := r.reload(ctx); errors.Is(err, ErrAbsent) {
+		return nil, r.late(o.Data, err)
+	}
+	return o, nil
+}
+
 // late gives back tokens that came after their session ended: the end wins
 // (RF-13). Where a newer login replaced it they are just dropped, as they may be
 // of the same grant.

@@ -179,6 +179,97 @@ func TestTheNewestTokenIsGivenBack(t *testing.T) {
 	}
 }
 
+// RF-13: whoever ends a session gives back the tokens it knows of. A refresh that
+// was written just before, and is not known yet, brings newer ones.
+func TestATokenThatCameJustBeforeTheEndIsGivenBack(t *testing.T) {
+	for _, e := range []ending{
+		{"in memory", session.BackChannel, nil, remote(session.BackChannel, false), false},
+		{"put out of memory meanwhile", session.FrontChannel, nil, func(b *bench, c *http.Cookie) time.Time {
+			b.forget()
+			return remote(session.FrontChannel, true)(b, c)
+		}, false},
+		{"opened anew meanwhile", session.BackChannel, nil, func(b *bench, c *http.Cookie) time.Time {
+			b.forget()
+			b.open(c)
+			return remote(session.BackChannel, true)(b, c)
+		}, false},
+		{"logged out", session.Logout, nil, calledEnds[0].end, false},
+	} {
+		t.Run(e.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, inMemory)
+				c := b.login()
+				s := b.open(c)
+				time.Sleep(tokenTTL)
+				writes := 0
+				b.store.set(func(op string) error {
+					if op == "replaced" {
+						if writes++; writes == 2 { // the first was the mark
+							b.store.set(nil)
+							e.end(b, c)
+						}
+					}
+					return nil
+				})
+				var end *session.Ended
+				if _, err := s.AccessToken(t.Context()); !errors.As(err, &end) || end.Reason != e.reason {
+					t.Errorf("the refresh: error = %v, want ended by %s", err, e.reason)
+				}
+				synctest.Wait()
+				for token, live := range b.provider.current {
+					if live {
+						t.Errorf("%.3s… is still good", token)
+					}
+				}
+			})
+		})
+	}
+}
+
+// ... but not at a login of the same browser, which may share the grant.
+func TestATokenThatCameJustBeforeANewLoginIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, inMemory)
+		s := b.open(b.login())
+		time.Sleep(tokenTTL)
+		writes := 0
+		b.store.set(func(op string) error {
+			if op == "replaced" {
+				if writes++; writes == 2 {
+					b.store.set(nil)
+					b.login(func(l *session.Login) { l.Former = []session.Key{s.Key()} })
+				}
+			}
+			return nil
+		})
+		if _, err := s.AccessToken(t.Context()); !errors.Is(err, session.ErrAbsent) {
+			t.Errorf("the refresh: error = %v, want ended", err)
+		}
+		synctest.Wait()
+		if n := len(b.provider.takenBack()); n != 0 {
+			t.Errorf("%d tokens revoked, want none", n)
+		}
+	})
+}
+
+// A reload meanwhile is no end.
+func TestARefreshDuringAReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, inMemory)
+		c := b.login()
+		old := b.mustToken(c)
+		time.Sleep(tokenTTL)
+		b.provider.set(func(p *provider) { p.After = func() error { b.forget(); return nil } })
+		fresh := b.mustToken(c)
+		if got := b.mustToken(c); fresh == old || got != fresh {
+			t.Error("the new token is not the session's")
+		}
+		if calls, reuses := b.provider.seen(); calls != 1 || reuses != 0 || len(b.provider.takenBack()) != 0 {
+			t.Errorf("%d token calls, %d reuses, %d tokens revoked, want one and none", calls, reuses, len(b.provider.takenBack()))
+		}
+	})
+}
+
 // RFC 7009 lets the access token be given back where there is no other.
 func TestTheAccessTokenIsGivenBackWhereThereIsNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

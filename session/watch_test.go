@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -250,6 +251,12 @@ func (b *bench) idOf(c *http.Cookie) string {
 	return ""
 }
 
+// listID is what lists call a session.
+func listID(s *session.Session) string {
+	key := s.Key()
+	return base64.RawURLEncoding.EncodeToString(key[:])
+}
+
 func elsewhere(l *session.Login) { l.SID = "sid-elsewhere" }
 
 // Together these are all the ways by which a session ends (DESIGN.md, section 7).
@@ -437,6 +444,17 @@ func TestAnEndElsewhereIsToldWhenItIsFoundOut(t *testing.T) {
 		}},
 		{"by a new login", func(b *bench, s *session.Session, _ *http.Cookie) {
 			b.login(func(l *session.Login) { l.Former = []session.Key{s.Key()} })
+		}},
+		{"by an operator", func(b *bench, s *session.Session, c *http.Cookie) {
+			if err := b.manager.EndByID(b.t.Context(), listID(s)); !errors.Is(err, session.ErrNoSession) {
+				b.t.Errorf("EndByID: error = %v, want ErrNoSession", err)
+			}
+			b.endedBy(c, session.Logout)
+		}},
+		{"by the user's list", func(b *bench, s *session.Session, _ *http.Cookie) {
+			if err := b.EndListed(b.t.Context(), b.open(b.login(elsewhere)), listID(s)); !errors.Is(err, session.ErrNoSession) {
+				b.t.Errorf("EndListed: error = %v, want ErrNoSession", err)
+			}
 		}},
 		{"by another that watches", func(b *bench, s *session.Session, _ *http.Cookie) {
 			b.forget()
