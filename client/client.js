@@ -8,7 +8,7 @@ const aborted = (signal) => new Promise((_, reject) => signal.addEventListener("
 const failure = (code, status, message, cause) => (
   Object.assign(new Error(message ?? code, { cause }), { name: "BffError", code, status }));
 
-// A state is {me, at}: what session said, when asked at.
+// A state is {me, at}: what session said, asked at that time.
 const left = ({ me }) => (me.authenticated ? Math.min(me.session.expires_in, me.session.idle_expires_in) : Infinity);
 
 // Only so many seconds lie between two answers.
@@ -116,9 +116,9 @@ export function createBff({ base = "/bff" } = {}) {
   }
 
   // schedule: near the end, and where no stream tells.
-  function schedule(seconds = due()) {
+  function schedule(seconds) {
     clearTimeout(timer);
-    if (subscribers.size) timer = setTimeout(refresh, Math.min(seconds, 1e6) * 1000);
+    if (subscribers.size) timer = setTimeout(refresh, Math.min(seconds ?? due(), 1e6) * 1000);
   }
 
   // Who has the lock holds the event stream for all tabs.

@@ -601,6 +601,14 @@ for (const [module, base] of [
   });
 }
 
+visit('in a worker it asks and calls, but cannot log in', async (browser, gateway) => {
+  const { bff } = browser.open(undefined, { without: ['document', 'history', 'sessionStorage', 'open', 'close'] });
+  assert.equal((await bff.session()).authenticated, true);
+  gateway.end('revoked');
+  assert.equal((await bff.fetch('/api/a', { login: 'none' })).status, 401);
+  assert.equal((await bff.session()).reason, 'revoked');
+});
+
 test('it can be imported where there is no browser', async () => {
   const { bff, createBff } = await import('../client.js');
   assert.deepEqual(Object.keys(bff).sort(), ['fetch', 'login', 'logout', 'onSession', 'session', 'stay']);
