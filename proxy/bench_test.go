@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -159,4 +160,27 @@ func compare(b *testing.B, w *world, gateway, bare http.Handler, n int) {
 func median(v []float64) float64 {
 	slices.Sort(v)
 	return v[len(v)/2]
+}
+
+// BenchmarkWebSocket measures a message there and back over real connections.
+func BenchmarkWebSocket(b *testing.B) {
+	w := newWorld(b)
+	w.up.answer(echoSocket)
+	c := w.dial()
+	c.SetDeadline(time.Time{})
+	io.WriteString(c, rawRequest("GET /api/ws", "", handshake(w.cookie)))
+	if res, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || res.StatusCode != 101 {
+		b.Fatalf("%v, %v", res, err)
+	}
+	message := append([]byte{0x82, 0xe4, 1, 2, 3, 4}, make([]byte, 100)...)
+	back := make([]byte, len(message))
+	b.ReportAllocs()
+	began := cpuTime()
+	for b.Loop() {
+		c.Write(message)
+		if _, err := io.ReadFull(c, back); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64((cpuTime()-began).Nanoseconds())/float64(b.N), "cpu-ns/op")
 }
