@@ -170,7 +170,7 @@ func TestBadEndpoints(t *testing.T) {
 // "POST backchannel").
 func TestProviderHosts(t *testing.T) {
 	w := newWorld(t, func(w *world, a *App, c *Config) {
-		a.ProviderHosts = []string{"gate.internal", "gate2.internal:8443", "[::1]:8080", "10.0.0.1"}
+		a.ProviderHosts = []string{"gate.internal", "gate2.internal:8443", "[::1]:8080", "[::2]", "10.0.0.1"}
 		other := App{Origin: "https://other.example.com", BasePath: "/auth", Sessions: w.sessions, ProviderHosts: []string{"gate.internal:80"},
 			Endpoints: []Endpoint{{"POST", "backchannel", Provider, func(w http.ResponseWriter, r *http.Request) error { return say(w, "other") }}}}
 		c.Apps = []App{*a, other}
@@ -183,6 +183,8 @@ func TestProviderHosts(t *testing.T) {
 		{"any port: one", "POST /bff/backchannel", "GATE.internal:8080", 200},
 		{"the port", "POST /bff/backchannel", "gate2.internal:8443", 200},
 		{"an address", "POST /bff/backchannel", "[::1]:8080", 200},
+		{"an address of version 6, any port: none", "POST /bff/backchannel", "[::2]", 200},
+		{"an address of version 6, any port: one", "POST /bff/backchannel", "[::2]:1", 200},
 		{"an address, any port", "POST /bff/backchannel", "10.0.0.1:99", 200},
 		{"the app's own host", "POST /bff/backchannel", testHost, 200},
 		{"another app, by its base_path", "POST /auth/backchannel", "gate.internal:80", 200},
@@ -238,6 +240,7 @@ func TestBadProviderHosts(t *testing.T) {
 	}
 	for name, c := range map[string]Config{
 		"shared":          config("/auth", []string{"gate.internal"}, []string{"gate.internal"}),
+		"by name":         config("/bff", []string{"gate.internal"}, []string{"gate2.internal"}),
 		"by port":         config("/bff", []string{"gate.internal:80"}, []string{"gate.internal:81"}),
 		"the app's own":   config("/bff", []string{testHost}, nil),
 		"twice":           config("/bff", []string{"gate.internal", "gate.internal:80"}, nil),
