@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"mime"
 	"net/http"
 	"slices"
 	"strings"
@@ -49,6 +48,9 @@ func (x *exchange) follow(res *http.Response) error {
 	}
 	b, err := x.openBody(res.Body, gauge, events)
 	if err != nil {
+		if !isSafe(res.Request.Method) {
+			x.failure = errGone // the upstream has acted: nobody must take it for not sent
+		}
 		return err
 	}
 	res.Body = b
@@ -185,11 +187,8 @@ func (x *exchange) outside(values []string) []string {
 
 // isEventStream tells a stream of server-sent events by its media type.
 func isEventStream(contentType []string) bool {
-	if !strings.Contains(contentType[0], "event-stream") {
-		return false
-	}
-	mediaType, _, _ := mime.ParseMediaType(contentType[0])
-	return mediaType == "text/event-stream"
+	mediaType, _, _ := strings.Cut(contentType[0], ";")
+	return strings.EqualFold(strings.TrimSpace(mediaType), "text/event-stream")
 }
 
 // privately makes a Cache-Control private: one without "public" and "s-maxage",

@@ -109,6 +109,12 @@ func cutLast(path string) (parent, last string) {
 	return path[:i], path[i:]
 }
 
+// cutParam is a path for logs, without its parameter.
+func cutParam(path string) string {
+	parent, _ := cutLast(path)
+	return parent + "…"
+}
+
 // endpoint finds what answers at a path, and the value of its parameter.
 func (a *app) endpoint(path string) (p *endpointPath, value string) {
 	parent, last := cutLast(path)
@@ -139,6 +145,9 @@ func (x *exchange) serveEndpoint(r *http.Request, path string) error {
 		return errNoRoute
 	}
 	x.meters = p.meters
+	if p.param != "" {
+		x.path = cutParam(x.path) // it names a session, which logs do by a hash
+	}
 	e, ok := p.methods[r.Method]
 	if !ok {
 		return notAllowed(p.allow)

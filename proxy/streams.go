@@ -77,6 +77,8 @@ type body struct {
 func (x *exchange) openBody(upstream io.ReadCloser, gauge prometheus.Gauge, events bool) (*body, error) {
 	b := &body{ReadCloser: upstream, x: x, events: events}
 	if err := x.open(gauge, b.end); err != nil {
+		b.finish() // there is another answer, which no end is to break off
+		_ = http.NewResponseController(x.ResponseWriter).SetWriteDeadline(time.Time{})
 		return nil, err
 	}
 	x.body = b
