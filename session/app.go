@@ -67,6 +67,7 @@ func (m *Manager) NewApp(cfg AppConfig) (*App, error) {
 	a.bound = string(prefixed(cfg.Origin, cfg.Issuer, cfg.ClientID))
 	a.binding = sha256.Sum256([]byte(a.bound))
 	m.apps.Store(cfg.Origin, a)
+	m.retired.Delete(a.binding)
 	m.cache.flush()
 	return a, nil
 }
@@ -138,7 +139,10 @@ func (a *App) tryLoad(ctx context.Context, key Key, id []byte, cookie string) (*
 		a.m.cache.giveUp(key, f)
 		return s, err
 	}
-	return a.m.cache.put(s, f), nil
+	if s = a.m.cache.put(s, f); s != nil {
+		a.m.watches.opened(s)
+	}
+	return s, nil
 }
 
 // read opens the stored session and ends it if the clock or a changed
@@ -335,6 +339,9 @@ func (a *App) Create(ctx context.Context, l Login) (*Session, *http.Cookie, erro
 	s.tokens.Store(a.open(&d, 1, rec.Expires))
 
 	err = a.capped(ctx, l, func() (Key, error) { return key, a.insert(ctx, s, rec) })
+	if errors.Is(err, ErrNone) {
+		a.m.revoke(a, &d) // nobody will ever use them
+	}
 	if err != nil {
 		return nil, nil, err
 	}

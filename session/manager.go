@@ -35,6 +35,7 @@ type Manager struct {
 	touches  touches
 	watches  watches
 	apps     sync.Map // origin -> *App in force
+	retired  sync.Map // bindings of those that a reload removed
 
 	// ctx ends when Close gives up waiting; work counts all goroutines.
 	ctx    context.Context
@@ -92,6 +93,7 @@ func (m *Manager) Reconfigure(keys *Keys, idle, lifetime time.Duration) {
 // provider or client.
 func (m *Manager) Retire(ctx context.Context, a *App) error {
 	m.apps.CompareAndDelete(a.cfg.Origin, a)
+	m.retired.Store(a.binding, true)
 	set := m.settings.Load()
 	parts := []string{"app", a.cfg.Issuer, a.cfg.ClientID, a.cfg.Origin}
 	// The reload that removed the app may have replaced all keys, too.
@@ -248,8 +250,8 @@ func (m *Manager) absent(key Key, err error) error {
 	return err
 }
 
-// begin admits work that Close waits for, unless it is closing; without an answer
-// of false its caller has to call work.Done.
+// begin admits work that Close waits for, unless it is closing. Whoever was
+// admitted calls work.Done.
 func (m *Manager) begin() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

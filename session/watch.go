@@ -51,7 +51,8 @@ type watched struct {
 	watchers  []*watcher
 	keeping   int // watchers that keep it alive
 	listeners int
-	doubts    int // ends of it of which nobody knows whether they took place
+	doubts    int // ends of it of which nobody knew whether they took place
+	settled   int // how many of them the store was asked about
 	// timer fires when the clock may have something to tell: at due, zero once it
 	// has fired.
 	timer *time.Timer
@@ -110,9 +111,22 @@ func (ws *watches) add(m *Manager, s *Session, w *watcher) error {
 	if w.KeepsAlive {
 		e.keeping++
 	}
-	e.s = s // the newest is of the configuration in force
+	// The newest is of the configuration in force, and the one that was opened first
+	// may have former tokens.
+	s.adopt(e.s.tokens.Load())
+	e.s = s
 	e.watchers = append(e.watchers, w)
 	return nil
+}
+
+// opened has a session watched by what requests have open now.
+func (ws *watches) opened(s *Session) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if e := ws.of[s.key]; e != nil {
+		s.adopt(e.s.tokens.Load())
+		e.s = s
+	}
 }
 
 func (ws *watches) remove(key Key, w *watcher) {
@@ -209,7 +223,7 @@ func (ws *watches) doubt(key Key) {
 func (ws *watches) believe(e *watched, doubts int) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	e.doubts -= doubts
+	e.settled = max(e.settled, doubts)
 }
 
 // those lists watched sessions.
@@ -243,7 +257,7 @@ func (m *Manager) checkWatched(key Key, e *watched) {
 	defer m.work.Done()
 	m.watches.mu.Lock()
 	e.due = time.Time{}
-	s, keeping, doubts, current := e.s, e.keeping > 0, e.doubts, m.watches.of[key] == e
+	s, keeping, doubts, doubtful, current := e.s, e.keeping > 0, e.doubts, e.doubts > e.settled, m.watches.of[key] == e
 	m.watches.mu.Unlock()
 	if !current {
 		return
@@ -253,7 +267,7 @@ func (m *Manager) checkWatched(key Key, e *watched) {
 	}
 	set := m.settings.Load()
 	near := s.ends(set, m.touches.pending(key))
-	if wait := time.Until(near.told()) - expiringAhead; wait > 0 && doubts == 0 {
+	if wait := time.Until(near.told()) - expiringAhead; wait > 0 && !doubtful {
 		if keeping {
 			wait = min(wait, set.idle/useFraction)
 		}
@@ -275,6 +289,10 @@ func (m *Manager) checkWatched(key Key, e *watched) {
 		return
 	}
 	m.watches.believe(e, doubts)
+	if _, retired := m.retired.Load(s.app.binding); retired {
+		m.endWatched(s, Revoked) // the store did not answer when the app was removed
+		return
+	}
 	near = s.ends(set, max(rec.Used.UnixNano(), m.touches.pending(key)))
 	if reason := near.over(time.Now()); reason != "" {
 		m.endWatched(s, reason)
