@@ -25,7 +25,7 @@ type keySet struct {
 
 const (
 	answeredPause = time.Second
-	unaskedPause  = 10 * time.Second
+	unaskedPause  = 2 * time.Second
 )
 
 var (

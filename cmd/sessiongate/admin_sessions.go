@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -104,6 +103,8 @@ type listedSession struct {
 	LastSeenAt time.Time `json:"last_seen_at"`
 	UserAgent  string    `json:"user_agent"`
 	Address    string    `json:"address"`
+	// Current is for the user's own list. No operator asks by a session.
+	Current bool `json:"current"`
 }
 
 func (a *adminSessions) list(w http.ResponseWriter, r *http.Request) error {
@@ -115,24 +116,14 @@ func (a *adminSessions) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Content-Type", "application/json")
-	// One at a time: there may be very many.
-	out := bufio.NewWriter(w)
-	_, _ = out.WriteString(`{"sessions":[`)
-	for i, l := range all {
-		text, err := json.Marshal(listedSession{
-			l.ID, l.App, l.Subject, l.Created.UTC().Truncate(time.Second), l.LastSeen.UTC().Truncate(time.Second), l.UserAgent, l.Address,
+	list := make([]listedSession, 0, len(all))
+	for _, l := range all {
+		list = append(list, listedSession{
+			ID: l.ID, App: l.App, Sub: l.Subject, UserAgent: l.UserAgent, Address: l.Address,
+			CreatedAt: l.Created.UTC().Truncate(time.Second), LastSeenAt: l.LastSeen.UTC().Truncate(time.Second),
 		})
-		if err != nil {
-			panic(http.ErrAbortHandler) // half a list must not look like one
-		}
-		if i > 0 {
-			_, _ = out.WriteString(",")
-		}
-		_, _ = out.Write(text)
 	}
-	_, _ = out.WriteString("]}\n")
-	_ = out.Flush()
+	reply(w, http.StatusOK, map[string][]listedSession{"sessions": list})
 	return nil
 }
 
