@@ -1,7 +1,6 @@
 package oidc
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -59,9 +58,6 @@ func peer(r *http.Request) string {
 	}
 	return host
 }
-
-// Close has nothing to wait for: revocations are the session manager's.
-func (e *Endpoints) Close(context.Context) error { return nil }
 
 // path is the path of one of our endpoints.
 func (e *Endpoints) path(endpoint string) string { return e.client.cfg.BasePath + "/" + endpoint }

@@ -23,7 +23,6 @@ type edition struct {
 	handler *proxy.Gateway
 	apps    []*session.App
 	clients []*oidc.Client
-	logins  []*oidc.Endpoints
 	// byHost are the certificates by SNI; fallback is for everybody else.
 	byHost   map[string]*tls.Certificate
 	fallback *tls.Certificate
@@ -54,7 +53,7 @@ func (s *server) newEdition(cfg *config.Config) (*edition, error) {
 		logins := oidc.NewEndpoints(e.clients[i], sessions, oidc.Options{
 			ClientAddress: proxy.ClientAddress, Metrics: s.loginMetrics, LoginsPerMinute: cfg.Limits.LoginPerMinute, Log: s.log,
 		})
-		e.apps, e.logins = append(e.apps, sessions), append(e.logins, logins)
+		e.apps = append(e.apps, sessions)
 		gateway.Apps = append(gateway.Apps, proxyApp(app, sessions, logins))
 		e.addCertificate(app)
 	}
@@ -194,9 +193,6 @@ func (e *edition) idle(ctx context.Context) error {
 // manager's.
 func (e *edition) close(ctx context.Context) error {
 	var errs []error
-	for _, logins := range e.logins {
-		errs = append(errs, logins.Close(ctx))
-	}
 	e.stop()
 	errs = append(errs, await(ctx, e.work.Wait))
 	for _, client := range e.clients {
