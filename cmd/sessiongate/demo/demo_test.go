@@ -201,8 +201,10 @@ func TestTheAPIAnswersWithTheRequestButNeverWithAToken(t *testing.T) {
 		t.Errorf("the feed without a WebSocket: %d %s, want 426", status, body)
 	}
 	for name, token := range map[string]string{"none": "", "an ID token": id, "a changed token": access[:len(access)-4] + "AAAA"} {
-		if status, _ := get(t, base+"/api/orders", token); status != 401 {
-			t.Errorf("orders with %s: status = %d, want 401", name, status)
+		for _, path := range []string{"/api/orders", "/api/feed"} {
+			if status, _ := get(t, base+path, token); status != 401 {
+				t.Errorf("%s with %s: status = %d, want 401", path, name, status)
+			}
 		}
 	}
 }

@@ -24,10 +24,12 @@ export function approach(left) {
   const rest = Math.min(left.lifetime, left.idle);
   const near = rest <= asksBefore;
   if (near !== $("ending").open) near ? $("ending").showModal() : $("ending").close();
-  document.title = near ? `${span(rest)} · ${title}` : title;
+  // The gateway may be a little late with the idle end, and is never early.
+  const soon = rest >= 1 ? span(rest) : "a moment";
+  document.title = near ? `${soon} · ${title}` : title;
   if (!near) return;
   const forGood = left.lifetime < left.idle;
-  $("ending-left").textContent = span(rest);
+  $("ending-left").textContent = soon;
   $("ending-why").textContent = forGood
     ? "Then the session has lived its full time, and using it does not help. A new login begins a new one."
     : "Nobody has called the API for four minutes. A call, or this button, begins the five minutes anew, in every tab.";
