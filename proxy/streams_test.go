@@ -681,6 +681,7 @@ func TestStreamKeepsAlive(t *testing.T) {
 	}{
 		{"a WebSocket", "/live/ws", false}, {"an event stream", "/live/sse", false}, {"a download", "/whole/file", false},
 		{"a WebSocket that keeps it", "/awake/ws", true}, {"an event stream that keeps it", "/awake/sse", true},
+		{"a WebSocket that kept it and was closed", "/awake/ws", false}, {"an event stream that kept it and was closed", "/awake/sse", false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -692,12 +693,18 @@ func TestStreamKeepsAlive(t *testing.T) {
 			switch {
 			case strings.HasSuffix(row.path, "/ws"):
 				browser, upstream := w.socket(up.sockets, row.path, cookie)
+				if strings.Contains(row.name, "closed") {
+					browser.Close()
+				}
 				busy = func() {
 					browser.Write(frame(0x81, true, "hello"))
 					upstream.Write(frame(0x81, false, "hello"))
 				}
 			case strings.HasSuffix(row.path, "/sse"):
-				w.fetch(row.path, cookie, ": hello\n\n")
+				f := w.fetch(row.path, cookie, ": hello\n\n")
+				if strings.Contains(row.name, "closed") {
+					f.conn.Close()
+				}
 				busy = func() {
 					select {
 					case up.events <- "data: hello\n\n":
