@@ -507,9 +507,10 @@ func TestTokensOfSessionsThatEndInLists(t *testing.T) {
 		b := newBench(t, inMemory)
 		var want []string
 		note := func(l *session.Login) { want = append(want, l.Token.RefreshToken) }
-		open, closed := b.login(), b.login()
+		b.login()
+		closed := b.login()
 		b.forget()
-		open = b.login(note)
+		open := b.login(note)
 		own := b.login(note)
 		s := b.open(own)
 		if n, err := b.EndOthers(t.Context(), s); n != 3 || err != nil {
