@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -105,6 +106,11 @@ func TestALogoutKnowsWhichLoginsItIsOf(t *testing.T) {
 						b.endedBy(c, session.BackChannel)
 					}
 					b.live(same, later)
+					for _, m := range b.store.Store.(*memory).marks {
+						if m.Reason != session.BackChannel {
+							t.Errorf("the mark says %s", m.Reason)
+						}
+					}
 
 					time.Sleep(29 * time.Minute)
 					for _, at := range []time.Time{moment.Add(-time.Minute), moment.Add(-time.Nanosecond), {}} {
@@ -491,10 +497,23 @@ func TestALoginThatDoesNotGetItsTurn(t *testing.T) {
 			return nil
 		})
 		var wg sync.WaitGroup
-		for range 4 {
-			wg.Go(func() { b.login() })
+		var turns, late atomic.Int32
+		begin := time.Now()
+		for range 7 {
+			wg.Go(func() {
+				var down *session.StoreError
+				_, _, err := b.tryLogin()
+				if err == nil {
+					turns.Add(1)
+				} else if late.Add(1); !errors.As(err, &down) || time.Since(begin) != time.Minute {
+					t.Errorf("Create: error = %v, after %v, want *StoreError after a minute", err, time.Since(begin))
+				}
+			})
 		}
 		wg.Wait()
+		if turns.Load() != 5 || late.Load() != 2 {
+			t.Errorf("%d logins of 14 seconds, and %d were too late, want 5 and 2", turns.Load(), late.Load())
+		}
 		if n, err := b.store.Count(t.Context()); n != 2 || err != nil {
 			t.Errorf("Count = %d, %v, want 2", n, err)
 		}

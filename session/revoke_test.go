@@ -284,6 +284,26 @@ func TestTheAccessTokenIsGivenBackWhereThereIsNoOther(t *testing.T) {
 	})
 }
 
+// Of a record that somebody wrote over, the tokens are gone. It is over all the same.
+func TestALogoutOfARecordThatCannotBeOpened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, inMemory)
+		c := b.login()
+		s := b.open(c)
+		if err := b.store.Replace(t.Context(), s.Key(), 1, []byte("junk")); err != nil {
+			t.Fatal(err)
+		}
+		if idToken, err := b.Logout(t.Context(), s); idToken != "" || err != nil {
+			t.Errorf("Logout = %q, %v, want no ID token", idToken, err)
+		}
+		b.endedBy(c, session.Logout)
+		synctest.Wait()
+		if n := len(b.provider.asked); n != 0 {
+			t.Errorf("asked to revoke %d times, of no token", n)
+		}
+	})
+}
+
 // A refresh that finds the session over by the clock has its tokens in hand.
 func TestARefreshThatFindsTheLifetimeOverGivesTheTokenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

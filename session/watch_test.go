@@ -758,67 +758,128 @@ func TestAStoreThatIsDownAtTheAbsoluteEnd(t *testing.T) {
 }
 
 // Promise 4 where the store's answer is lost: nobody knows whether the session
-// ended, so it is asked again, and then everybody is told.
+// ended, so it is asked again, and then everybody is told, whether the session is
+// open for requests, for streams, or for both.
 func TestAnEndWithoutAnAnswerIsToldWhenTheStoreAnswersAgain(t *testing.T) {
 	for _, e := range calledEnds {
 		for _, took := range []bool{true, false} {
-			if !took && e.name == "its app is retired" {
-				continue // it is over all the same: doubt_test.go
-			}
-			name := "and did not take place"
-			if took {
-				name = "and took place"
-			}
-			t.Run(e.name+"/"+name, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					b := newBench(t, inMemory, func(b *bench) {
-						if e.change != nil {
-							e.change(b)
-						}
-					})
-					c := b.login()
-					s := b.open(c)
-					o := b.watch(s)
-					key := s.Key()
-					b.store.set(func(op string) error {
-						lost := op == "end" || op == "end_tagged"
-						if took {
-							lost = op == "ended" || op == "ended_tagged"
-						}
-						if !lost {
-							return nil
-						}
-						b.store.set(failing("load", "end", "end_tagged", "sweep"))
-						return errDown
-					})
-					quiet := *b
-					quiet.t = &deaf{b.t}
-					e.end(&quiet, c)
-					synctest.Wait()
-					time.Sleep(5 * time.Second)
-					o.wantLive()
-					back := time.Now()
-					b.store.set(nil)
-					if !took {
-						time.Sleep(5 * time.Second)
-						o.wantLive()
-						loads := b.store.count()
-						time.Sleep(10 * time.Minute)
-						if n := loads.Load(); n > 10 { // of which the sweep has its ten
-							t.Errorf("the store was asked %d times in ten minutes, of a session it knows", n)
-						}
-						return
-					}
-					if _, err := b.store.Load(t.Context(), key); !errors.Is(err, session.ErrAbsent) {
-						t.Fatalf("Load: %v, want that the end took place", err)
-					}
-					time.Sleep(time.Second)
-					o.wantEnded(e.reason, back)
-					b.endedBy(c, e.reason)
+			for _, state := range []string{"requests and streams", "requests", "streams"} {
+				name := fmt.Sprintf("%s/open for %s/took place %v", e.name, state, took)
+				t.Run(name, func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { testUnansweredEnd(t, e, took, state) })
 				})
-			})
+			}
 		}
 	}
+}
+
+func testUnansweredEnd(t *testing.T, e ending, took bool, state string) {
+	b := newBench(t, inMemory, func(b *bench) {
+		if e.change != nil {
+			e.change(b)
+		}
+	})
+	c := b.login()
+	s := b.open(c)
+	o := &observer{t: t}
+	if state != "requests" {
+		o = b.watch(s)
+	}
+	end := e.end
+	if state == "streams" {
+		end = func(b *bench, c *http.Cookie) time.Time {
+			if b.forget(); e.name == "logout" {
+				b.Logout(t.Context(), s)
+				return time.Now()
+			}
+			return e.end(b, c)
+		}
+	}
+	b.store.set(func(op string) error {
+		lost := op == "end" || op == "end_tagged"
+		if took {
+			lost = op == "ended" || op == "ended_tagged"
+		}
+		if !lost {
+			return nil
+		}
+		b.store.set(failing("load", "end", "end_tagged", "sweep"))
+		return errDown
+	})
+	quiet := *b
+	quiet.t = &deaf{b.t}
+	end(&quiet, c)
+	if quiet.App != b.App {
+		b.App = quiet.App
+	}
+	synctest.Wait()
+	time.Sleep(5 * time.Second)
+	o.wantLive()
+	var down *session.StoreError
+	if _, err := b.token(c); !errors.As(err, &down) {
+		t.Errorf("a request, while nobody knows: error = %v, want *StoreError", err)
+	}
+	back := time.Now()
+	b.store.set(nil)
+	if !took {
+		time.Sleep(5 * time.Second)
+		if e.name == "its app is retired" {
+			return // its sessions are ended as soon as they can be
+		}
+		o.wantLive()
+		loads := b.store.count()
+		time.Sleep(10 * time.Minute)
+		if n := loads.Load(); n > 10 { // of which the sweep has its ten
+			t.Errorf("the store was asked %d times in ten minutes, of a session it knows", n)
+		}
+		return
+	}
+	if _, err := b.store.Load(t.Context(), s.Key()); !errors.Is(err, session.ErrAbsent) {
+		t.Fatalf("Load: %v, want that the end took place", err)
+	}
+	time.Sleep(time.Second)
+	if state != "requests" {
+		o.wantEnded(e.reason, back)
+	}
+	b.endedBy(c, e.reason)
+}
+
+// ... and nobody else's session is in doubt: it is served from memory on.
+func TestAnEndWithoutAnAnswerIsNobodyElses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHousehold(t)
+		client := h.sibling(func(c *session.AppConfig) { c.Origin, c.ClientID = "https://client2.example.com", "shop2" })
+		for _, at := range []*bench{h.bench, h.admin, h.other, client} {
+			at.reload()
+		}
+		adaOfClient := client.login(by("ada", "phone6"))
+		h.live(h.laptop, h.phone, h.eve)
+		h.admin.live(h.adaAdmin)
+		h.other.live(h.adaElsewhere)
+		h.store.set(failing("end_tagged", "load"))
+		unknown := func(b *bench, cookies ...*http.Cookie) {
+			t.Helper()
+			for _, c := range cookies {
+				var down *session.StoreError
+				if _, err := b.token(c); !errors.As(err, &down) {
+					t.Errorf("error = %v, want *StoreError", err)
+				}
+			}
+		}
+		h.EndSID(t.Context(), "sid of phone5", backChannel)
+		unknown(h.bench, h.phone)
+		h.live(h.laptop, h.eve)
+		h.EndSubject(t.Context(), "ada", backChannel)
+		unknown(h.bench, h.laptop)
+		unknown(h.admin, h.adaAdmin)
+		h.live(h.eve)
+		h.other.live(h.adaElsewhere)
+		client.live(adaOfClient)
+		h.manager.Retire(t.Context(), h.App)
+		unknown(h.bench, h.eve)
+		h.other.live(h.adaElsewhere)
+		client.live(adaOfClient)
+	})
 }
 
 // deaf is for calls whose failure is what a test is about.
