@@ -598,7 +598,7 @@ func TestBC11JunkChangesNothingForOthers(t *testing.T) {
 		select {
 		case <-over:
 			during = false
-		default:
+		case <-time.After(5 * time.Millisecond):
 			at := time.Now()
 			b.wantLoggedIn(true)
 			waits = append(waits, time.Since(at))

@@ -38,6 +38,9 @@ func listen(body io.Reader) <-chan event {
 			events <- event{strings.Join(block, " | "), time.Now()}
 			block = nil
 		}
+		if err := lines.Err(); err != nil { // it did not end as HTTP says
+			events <- event{"broken off: " + err.Error(), time.Now()}
+		}
 	}()
 	return events
 }

@@ -81,5 +81,44 @@ func TestNothingIsSentAfterStop(t *testing.T) {
 		if len(r.got) != 1 {
 			t.Errorf("sent %q after stop", r.got[1:])
 		}
+		l.pulse() // which had begun before
+		if l.beat.Stop() {
+			t.Error("there is a next heartbeat after stop")
+		}
 	})
+}
+
+func TestStopWaitsForWhatIsBeingSentAndNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, r := &listener{}, &slowReader{next: make(chan struct{})}
+		l.start(r, func() {})
+		synctest.Wait()
+		l.refreshed() // waits for the first piece to be read
+		stopped := false
+		go func() {
+			l.stop()
+			stopped = true
+		}()
+		synctest.Wait()
+		if stopped {
+			t.Error("stop returned while something was being sent")
+		}
+		r.next <- struct{}{}
+		synctest.Wait()
+		if !stopped || len(r.got) != 1 {
+			t.Errorf("stopped %v, sent %q, want true and what was on its way", stopped, r.got)
+		}
+	})
+}
+
+// A panic of a handler costs its request. One of another goroutine would cost
+// everybody's.
+func TestPanicsApartAreTheCallers(t *testing.T) {
+	defer func() {
+		if got := recover(); got != "fault" {
+			t.Errorf("recovered %v, want the fault", got)
+		}
+	}()
+	apart(func() { panic("fault") })
+	t.Error("apart returned")
 }
