@@ -132,6 +132,7 @@ func (s *server) discard() {
 const (
 	readHeaderTimeout = 10 * time.Second
 	idleTimeout       = 2 * time.Minute
+	unreadTimeout     = 30 * time.Second
 )
 
 func (s *server) makeServers(cfg *config.Config) {
@@ -146,6 +147,8 @@ func (s *server) makeServers(cfg *config.Config) {
 		MaxHeaderBytes:               cfg.Limits.HeaderBytes,
 		ErrorLog:                     slog.NewLogLogger(serverLog{s.log.Handler()}, slog.LevelInfo),
 		BaseContext:                  func(net.Listener) context.Context { return requests },
+		// Else nothing ends a stream whose whole connection nobody reads.
+		HTTP2: &http.HTTP2Config{WriteByteTimeout: unreadTimeout},
 	}
 	if cfg.SpeaksTLS() {
 		s.public.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certificate} // OP-09
