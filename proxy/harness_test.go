@@ -139,6 +139,7 @@ func (w *world) testRoutes() []Route {
 		{Path: "/live/", Upstream: to, Token: TokenNone},
 		{Path: "/awake/", Upstream: to, Token: TokenNone, StreamKeepsAlive: true},
 		{Path: "/whole/", Upstream: to, Token: TokenNone, EndWithSession: true},
+		{Path: "/optwhole/", Upstream: to, Auth: AuthOptional, Token: TokenNone, EndWithSession: true},
 		{Path: "/ruled/", Upstream: to,
 			Headers:         Headers{Set: map[string]string{"X-Key": "ours", "x-user-id": "fixed"}, Remove: []string{"X-Secret"}},
 			ResponseHeaders: Headers{Set: map[string]string{"X-Frame-Options": "DENY"}, Remove: []string{"Server"}}},

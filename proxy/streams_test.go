@@ -274,6 +274,24 @@ func TestPX21Shutdown(t *testing.T) {
 	late.want("the close frame", shutdownFrame)
 }
 
+// TestNobodysDownload: where a session is optional and there is none, there is
+// nothing to end with.
+func TestNobodysDownload(t *testing.T) {
+	w := newWorld(t)
+	up := w.sources()
+	f := w.fetch("/optwhole/file", "x=y", part)
+	own := w.fetch("/optwhole/file", w.cookie, part)
+	if n := w.open("download"); n != 1 {
+		t.Errorf("streams_open{download} = %v, want 1", n)
+	}
+	w.logout(w.cookie)
+	own.wantCut(t)
+	close(up.more)
+	if rest, err := io.ReadAll(f.body); err != nil || string(rest) != "the rest" {
+		t.Errorf("%q, %v; want it whole", rest, err)
+	}
+}
+
 // TestPX21Reload: streams go on with the gateway they began at, and end with
 // their session all the same.
 func TestPX21Reload(t *testing.T) {
@@ -598,12 +616,15 @@ func (c *closing) Close() error { c.closed = true; return nil }
 // TestEndAfterTheAnswer: a session that ends after an answer was finished does
 // nothing to it, as its connection may be another request's.
 func TestEndAfterTheAnswer(t *testing.T) {
+	w := newWorld(t)
 	for _, events := range []bool{true, false} {
 		for _, over := range []bool{true, false} {
 			d, c := &deadlines{}, &closing{Reader: strings.NewReader("more")}
-			b := &body{ReadCloser: c, x: &exchange{ResponseWriter: d}, events: events}
-			if over {
-				b.finish()
+			r := httptest.NewRequest("GET", "/", nil)
+			x := w.gateway.begin(d, r)
+			b := &body{ReadCloser: c, x: x, events: events}
+			if x.body = b; over {
+				x.finish(r)
 			}
 			b.end(session.Logout)
 			if d.set == over || c.closed == over {

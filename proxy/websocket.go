@@ -190,7 +190,7 @@ func (h *half) conn() net.Conn { return *h.to.Load() }
 
 // tryLast sends the last frame, if it is time to. Callers hold mu.
 func (h *half) tryLast() {
-	if h.stopped && h.last != nil && h.begun && !h.isOver {
+	if h.last != nil && h.begun && !h.isOver {
 		_, err := h.conn().Write(h.last)
 		h.finish(err != nil)
 	}

@@ -214,7 +214,7 @@ func TestPX21CloseFrameGoesBetweenFrames(t *testing.T) {
 			}
 			browser.wantEnd("the browser")
 			upstream.wantEnd("the upstream")
-			clock.within(t, time.Second, "the end")
+			clock.within(t, 400*time.Millisecond, "the end, which both sides answered,")
 			eventually(t, "the stream is not counted any more", func() bool { return w.open("websocket") == 0 })
 		})
 	}
@@ -258,7 +258,7 @@ func TestPX21UpstreamHearsNothingMore(t *testing.T) {
 			upstream.send(farewell)
 			upstream.wantEnd("the upstream")
 			browser.wantEnd("the browser")
-			clock.within(t, time.Second, "the end")
+			clock.within(t, 400*time.Millisecond, "the end, which both sides answered,")
 		})
 	}
 }
@@ -410,6 +410,35 @@ func TestPX21NobodyAnswers(t *testing.T) {
 		browser.wantEnd("the browser")
 		upstream.wantEnd("the upstream")
 	}
+}
+
+// TestPX21PeersThatJustGo: a connection that is closed is an answer, too.
+func TestPX21PeersThatJustGo(t *testing.T) {
+	w := newWorld(t)
+	browser, upstream := w.socket(w.sockets(), "/api/ws", w.cookie)
+	w.logout(w.cookie)
+	browser.want("the close frame", logoutFrame)
+	upstream.wantMaskedClose()
+	clock := watch()
+	browser.Close()
+	upstream.Close()
+	eventually(t, "the stream has ended", func() bool { return w.open("websocket") == 0 })
+	clock.within(t, 400*time.Millisecond, "the end")
+}
+
+// TestPX21EndsOnce: a shutdown while the session's end is under way changes
+// nothing.
+func TestPX21EndsOnce(t *testing.T) {
+	streams, shutDown := context.WithCancel(t.Context())
+	w := newWorld(t, func(_ *world, _ *App, c *Config) { c.Streams = streams })
+	browser, upstream := w.socket(w.sockets(), "/api/ws", w.cookie)
+	w.logout(w.cookie)
+	browser.want("the close frame", logoutFrame)
+	upstream.wantMaskedClose()
+	shutDown()
+	eventually(t, "the stream has ended", func() bool { return w.open("websocket") == 0 })
+	browser.wantEnd("the browser")
+	upstream.wantEnd("the upstream")
 }
 
 // TestPX21BothSidesCloseAtOnce: nobody gets two close frames, whoever was first.
@@ -622,6 +651,130 @@ func TestPX21ShutdownThatAbortsRequests(t *testing.T) {
 		browser.wantEnd("the browser")
 		upstream.wantEnd("the upstream")
 		front.Close()
+	}
+}
+
+// wire is a connection that keeps what is written.
+type wire struct {
+	net.Conn
+	mu       sync.Mutex // guards what follows
+	written  []byte
+	deadline time.Time
+	fails    bool
+	closed   bool
+}
+
+func (c *wire) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fails {
+		return 0, io.ErrClosedPipe
+	}
+	c.written = append(c.written, p...)
+	return len(p), nil
+}
+
+func (c *wire) SetWriteDeadline(t time.Time) error { c.deadline = t; return nil }
+func (c *wire) Close() error                       { c.closed = true; return nil }
+
+// TestHalf drives one direction through orders of events that real connections
+// seldom come to.
+func TestHalf(t *testing.T) {
+	text, end := frame(0x81, false, "text"), []byte("last")
+	sendersEnd := frame(0x88, false, "")
+	for _, row := range []struct {
+		name  string
+		steps string // w: Write of a piece, b: begin, x: the tunnel ends, e: end, c: what CloseWrite does, f: writing fails from now on
+		w     [][]byte
+		want  []byte
+	}{
+		{"a session that lives", "bww", [][]byte{text[:3], text[3:]}, text},
+		{"at once", "bwxe", [][]byte{text}, slices.Concat(text, end)},
+		{"before the handshake's answer", "xeb", nil, end},
+		{"before the handshake's answer, and the upstream speaks first", "xewb", [][]byte{text}, end},
+		{"what to say comes after the frame that was under way", "bwxwe", [][]byte{text[:3], slices.Concat(text[3:], text)}, slices.Concat(text, end)},
+		{"what to say comes in the middle of what is dropped", "bwxwe", [][]byte{text[:3], slices.Concat(text[3:], text[:3])}, slices.Concat(text, end)},
+		{"a close frame that is dropped is not the last", "bxwe", [][]byte{sendersEnd}, end},
+		{"a close frame that has passed is", "bwxe", [][]byte{sendersEnd}, sendersEnd},
+		{"and nothing follows it", "bwxew", [][]byte{sendersEnd, text}, sendersEnd},
+		{"also if something did before", "bwxew", [][]byte{slices.Concat(sendersEnd, text[:3]), text[3:]}, slices.Concat(sendersEnd, text[:3])},
+		{"a direction that has ended", "bwcxe", [][]byte{text}, text},
+		{"a receiver that went", "bwfxww", [][]byte{text[:3], text[3:], text}, text[:3]},
+	} {
+		c, ended := &wire{}, atomic.Bool{}
+		var h half
+		h.init(&ended)
+		h.connect(c)
+		answered := make(chan struct{})
+		close(answered)
+		clock := watch()
+		for _, step := range row.steps {
+			switch step {
+			case 'w':
+				if n, err := h.Write(row.w[0]); n != len(row.w[0]) || err != nil {
+					t.Errorf("%s: Write = %d, %v", row.name, n, err)
+				}
+				row.w = row.w[1:]
+			case 'b':
+				h.begin()
+			case 'x':
+				ended.Store(true)
+			case 'e':
+				if strings.HasSuffix(row.steps, "e") {
+					h.end(end, answered)
+					continue
+				}
+				go h.end(end, answered)
+				eventually(t, "the end is under way", func() bool {
+					h.mu.Lock()
+					defer h.mu.Unlock()
+					return h.last != nil
+				})
+			case 'c':
+				h.mu.Lock()
+				h.finish(false)
+				h.mu.Unlock()
+			case 'f':
+				c.fails = true
+			}
+		}
+		if strings.HasSuffix(row.steps, "e") {
+			clock.within(t, 400*time.Millisecond, row.name+": the end")
+		}
+		if c.fails {
+			<-h.over // at once, not when the frame has been waited for
+			c.fails = false
+			h.Write(text)
+		}
+		c.mu.Lock()
+		if !bytes.Equal(c.written, row.want) {
+			t.Errorf("%s: sent %x, want %x", row.name, c.written, row.want)
+		}
+		c.mu.Unlock()
+	}
+}
+
+// TestConnectionsOfTheEnd: who comes late is held to the end's deadline, and what
+// is to be ended is not closed before.
+func TestConnectionsOfTheEnd(t *testing.T) {
+	for _, ended := range []bool{true, false} {
+		c, over := &wire{}, atomic.Bool{}
+		over.Store(ended)
+		var h half
+		h.init(&over)
+		if h.connect(c); c.deadline.IsZero() == ended {
+			t.Errorf("ended %v: the deadline of a connection that comes late: %v", ended, c.deadline)
+		}
+		shutdown, shutDown := context.WithCancel(t.Context())
+		if ended {
+			shutDown()
+		}
+		body := &closing{}
+		upstreamSide{newTunnel(body, shutdown)}.Close()
+		if body.closed == ended {
+			t.Errorf("ended %v: the upstream is closed by ReverseProxy: %v", ended, body.closed)
+		}
+		shutDown()
 	}
 }
 
