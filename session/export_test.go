@@ -7,6 +7,13 @@ func CacheLen(m *Manager) int {
 	return len(m.cache.byKey)
 }
 
+// Openings tells how many sessions are being opened.
+func Openings(m *Manager) int {
+	m.cache.mu.Lock()
+	defer m.cache.mu.Unlock()
+	return len(m.cache.fills)
+}
+
 // Cached tells whether this very session is open in memory for requests.
 func Cached(s *Session) bool { return s.app.m.cache.holds(s) }
 

@@ -37,6 +37,47 @@ func TestAnEndWithoutAnAnswerIsNotServedFromMemory(t *testing.T) {
 	b.endedBy(c, session.Logout)
 }
 
+// ... nor may a request that was reading it meanwhile put it back there.
+func TestAnEndWithoutAnAnswerReachesOpeningsUnderWay(t *testing.T) {
+	b := newBench(t, inMemory)
+	c := b.login()
+	b.forget()
+	b.store.set(func(op string) error {
+		if op == "loaded" { // it lives, says the store; and then it ends
+			b.store.set(failing("ended_tagged"))
+			b.EndSID(t.Context(), "sid-1", backChannel)
+			b.store.set(nil)
+		}
+		return nil
+	})
+	b.endedBy(c, session.BackChannel)
+}
+
+// Whatever comes of reading a session, it is not being read for ever.
+func TestNothingIsLeftOfOpenings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, inMemory)
+		c := b.login()
+		b.store.set(failing("create"))
+		b.tryLogin()
+		b.store.set(failing("load"))
+		b.forget()
+		b.token(c)
+		time.Sleep(tokenTTL)
+		b.store.set(failing("acquire"))
+		b.token(c) // a refresh that fails
+		b.store.set(nil)
+		time.Sleep(10 * time.Second)
+		b.mustToken(c) // and one that does not
+		b.logout(c)
+		b.token(c)
+		synctest.Wait()
+		if n := session.Openings(b.manager); n != 0 {
+			t.Errorf("%d sessions are being opened, want none", n)
+		}
+	})
+}
+
 // A reload reads what is open again; it must not refuse who logs in meanwhile.
 func TestALoginDuringAReloadSucceeds(t *testing.T) {
 	b := newBench(t)

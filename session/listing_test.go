@@ -184,11 +184,15 @@ func TestListsOutliveTheirKeys(t *testing.T) {
 		if got := agents(h.listAll(origin, "ada")); got != want {
 			t.Errorf("an operator's list = %q, want %q", got, want)
 		}
-		if n, err := h.EndOthers(t.Context(), h.open(young)); n != 2 || err != nil {
-			t.Errorf("EndOthers = %d, %v, want 2", n, err)
+		if err := h.EndListed(t.Context(), h.open(young), h.idOf(h.laptop)); err != nil {
+			t.Errorf("EndListed: %v", err)
+		}
+		if n, err := h.EndOthers(t.Context(), h.open(young)); n != 1 || err != nil {
+			t.Errorf("EndOthers = %d, %v, want 1", n, err)
 		}
 		h.live(young)
 		h.endedBy(h.laptop, session.Revoked)
+		h.endedBy(h.phone, session.Revoked)
 	})
 }
 
@@ -397,6 +401,13 @@ func TestSessionsOfAnAppThatIsConfiguredNoMore(t *testing.T) {
 		}
 		if got := agents(h.listAll("", "")); got != "phone5 tablet2 laptop1" {
 			t.Errorf("list = %q", got)
+		}
+		if err := h.manager.Retire(t.Context(), h.App); err != nil {
+			t.Fatal(err)
+		}
+		h.login(by("ada", "late6")) // by a request that began before
+		if got := agents(h.listAll("", "")); got != "" {
+			t.Errorf("list after its end = %q, want none", got)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -114,6 +115,56 @@ func TestALateWriteIsFencedByTheVersion(t *testing.T) {
 		b.restart()
 		if b.mustToken(c) != early {
 			t.Error("the late answer was written over the newer one")
+		}
+	})
+}
+
+// What a refresh costs the store: a lease, a look, the mark and the answer.
+func TestARefreshAsksTheStoreNoMoreThanItMust(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, inMemory)
+		c := b.login()
+		b.mustToken(c)
+		time.Sleep(tokenTTL - time.Millisecond)
+		var mu sync.Mutex
+		var ops []string
+		b.store.set(func(op string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if op != "sweep" {
+				ops = append(ops, op)
+			}
+			return nil
+		})
+		time.Sleep(time.Millisecond)
+		b.mustToken(c)
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		if want := []string{"acquire", "load", "loaded", "replace", "replaced", "replace", "replaced"}; !slices.Equal(ops, want) {
+			t.Errorf("asked for %q, want %q", ops, want)
+		}
+	})
+}
+
+// A request keeps the session it found, whether or not others still find it in
+// memory.
+func TestASessionThatWasEvictedIsRefreshedForWhoHasIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, inMemory)
+		s := b.open(b.login())
+		b.forget()
+		time.Sleep(tokenTTL)
+		first, err := s.AccessToken(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, err := s.AccessToken(t.Context())
+		if err != nil || first != second {
+			t.Errorf("the next call: %v, or another token", err)
+		}
+		if calls, reuses := b.provider.seen(); calls != 1 || reuses != 0 {
+			t.Errorf("token calls = %d, reuses = %d, want 1 and 0", calls, reuses)
 		}
 	})
 }

@@ -135,7 +135,8 @@ func TestTheNewestTokenIsGivenBack(t *testing.T) {
 	for _, e := range slices.Concat(calledEnds, comingEnds) {
 		t.Run(e.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(t, inMemory, func(b *bench) {
+				logs := &logBuffer{}
+				b := newBench(t, inMemory, logs.use, func(b *bench) {
 					if e.change != nil {
 						e.change(b)
 					}
@@ -173,6 +174,9 @@ func TestTheNewestTokenIsGivenBack(t *testing.T) {
 				}
 				if got := b.unrevoked(); got != 0 {
 					t.Errorf("%d counted as unrevoked, want none", got)
+				}
+				if counted, logged := b.counted("sessiongate_sessions_ended_total"), logs.count("session_ended"); counted != 1 || logged != 1 {
+					t.Errorf("the end was counted %d times and logged %d times, want once", counted, logged)
 				}
 			})
 		})
@@ -300,6 +304,18 @@ func TestALogoutOfARecordThatCannotBeOpened(t *testing.T) {
 		synctest.Wait()
 		if n := len(b.provider.asked); n != 0 {
 			t.Errorf("asked to revoke %d times, of no token", n)
+		}
+	})
+}
+
+// Once its tombstone is forgotten, nothing is known of it.
+func TestALogoutOfASessionThatIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, inMemory)
+		s := b.open(b.login())
+		time.Sleep(lifetime + 2*session.TombstoneGrace)
+		if _, err := b.Logout(t.Context(), s); !errors.Is(err, session.ErrNone) {
+			t.Errorf("Logout: error = %v, want ErrNone", err)
 		}
 	})
 }

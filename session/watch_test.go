@@ -401,6 +401,12 @@ func TestEveryEndIsTold(t *testing.T) {
 					moment := e.end(b, c)
 					one.wantEnded(e.reason, moment)
 					other.wantEnded(e.reason, moment)
+					if state.name == "" && e.name != "a request meets another client" { // which is a reload
+						var end *session.Ended
+						if _, err := s.AccessToken(t.Context()); !errors.As(err, &end) || end.Reason != e.reason {
+							t.Errorf("a request that began before asks for a token: error = %v, want ended", err)
+						}
+					}
 					stopped.wantLive()
 					one.stop()
 					if session.Cached(s) {
@@ -508,8 +514,38 @@ func TestAnEndElsewhereIsToldByWhoTakesTheSessionForIdle(t *testing.T) {
 			}
 			return nil
 		})
-		b.endedBy(c, session.Logout)
+		var end *session.Ended
+		if _, err := b.Session(request(c)); !errors.As(err, &end) || end.Reason != session.Logout {
+			t.Errorf("Session: error = %v, want ended by logout", err)
+		}
 		o.wantEnded(session.Logout, time.Now())
+	})
+}
+
+// A session that seemed idle and is not is asked about once.
+func TestUseElsewhereIsTakenOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, inMemory)
+		c := b.login()
+		s := b.open(c)
+		time.Sleep(idle - 10*time.Second)
+		b.replicaUse(s)
+		time.Sleep(idle/20 + 20*time.Second)
+		var asked atomic.Int32
+		b.store.set(func(op string) error {
+			if op == "end" {
+				asked.Add(1)
+			}
+			return nil
+		})
+		for range 3 {
+			if got, want := b.open(c).View().IdleExpiresIn, idle-idle/20-20*time.Second; got != want {
+				t.Errorf("idle end in %v, want %v", got, want)
+			}
+		}
+		if n := asked.Load(); n != 1 {
+			t.Errorf("the store was asked to end it %d times, want once", n)
+		}
 	})
 }
 
@@ -677,6 +713,34 @@ func TestWhatTheClockEnds(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What requests open anew has the end it was given, and no later one.
+func TestALongerLifetimeIsNotForSessionsThatExist(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, inMemory, func(b *bench) { b.config.IdleTimeout = 3 * lifetime })
+		c := b.login()
+		b.store.set(failing("sweep")) // here it is the request that finds out
+		b.manager.Reconfigure(b.config.Keys, 3*lifetime, 3*lifetime)
+		time.Sleep(lifetime - time.Second)
+		if got := b.open(c).View(); got.ExpiresIn != time.Second || got.IdleExpiresIn != time.Second {
+			t.Errorf("View = %+v, want a second more", got)
+		}
+		time.Sleep(time.Second)
+		b.endedBy(c, session.Lifetime)
+	})
+}
+
+func TestWhereBothEndsComeAtOnceItIsTheLifetime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, inMemory, func(b *bench) { b.config.Lifetime = idle + idle/20 })
+		c, other := b.login(), b.login()
+		o := b.watch(b.open(other))
+		b.store.set(failing("sweep"))
+		time.Sleep(idle + idle/20)
+		b.endedBy(c, session.Lifetime)
+		o.wantEnded(session.Lifetime, time.Now())
+	})
 }
 
 // replicaUse is use that only the store knows of.
