@@ -121,11 +121,11 @@ type meeting struct {
 	meet  func(r *round, d *draws, b *bench, s *session.Session)
 }
 
-const roundTTL = 10 * time.Second // of access tokens
+const roundTTL = 5 * time.Second // of access tokens
 
 var meetings = []meeting{
 	{"a refresh", func(r *round) {
-		time.Sleep(roundTTL - 3*time.Second + r.draws("ready").upTo(3*time.Second)) // ahead, or when it has run out
+		time.Sleep(roundTTL - 2*time.Second + r.draws("ready").upTo(2*time.Second)) // ahead, or when it has run out
 	}, func(r *round, d *draws, b *bench, s *session.Session) {
 		if d.coin() {
 			var err error
@@ -246,8 +246,8 @@ var finishes = []finish{
 		_, err := b.manager.EndAll(r.t.Context(), origin, r.sub)
 		return err
 	}), mayEnd},
-	{"lifetime", session.Lifetime, 40 * time.Second, 20 * time.Second, byClock, lives},
-	{"idle", session.IdleTimeout, 20 * time.Second, roundLifetime, byClock, lives},
+	{"lifetime", session.Lifetime, 20 * time.Second, 10 * time.Second, byClock, lives},
+	{"idle", session.IdleTimeout, 10 * time.Second, roundLifetime, byClock, lives},
 	{"a reload", session.Revoked, roundIdle, roundLifetime, byCall(func(r *round, d *draws, b *bench, _ *session.Session) error {
 		var wg sync.WaitGroup
 		for i, p := range r.procs {
