@@ -2,15 +2,11 @@ package session
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
 	"time"
-
-	"golang.org/x/oauth2"
 )
 
 // AppConfig says whose sessions an App keeps and how they are refreshed.
@@ -294,92 +290,6 @@ func (a *App) endNow(ctx context.Context, key Key, reason Reason) error {
 		a.m.forget(key, nil) // it may be over, so the store is to be asked again
 	}
 	return err
-}
-
-// Login is what a finished login knows of the session it makes.
-type Login struct {
-	Subject, SID string
-	Claims       json.RawMessage // the claims the SPA may see, a JSON object
-	Token        *oauth2.Token
-	IDToken      string
-	// Former are the sessions of the same browser; the new one replaces them.
-	Former []Key
-	// FlowBegan is when the browser was sent to the provider.
-	FlowBegan time.Time
-	// UserAgent and Address describe the browser to its user.
-	UserAgent, Address string
-}
-
-// Create makes the session of a finished login, under a new id (CB-21), and
-// returns the cookie for it. The tokens of sessions it replaces are dropped, not
-// revoked: a provider may keep one grant for all of a browser's logins.
-//
-// *StoreError: nothing was given to the browser.
-func (a *App) Create(ctx context.Context, l Login) (*Session, *http.Cookie, error) {
-	set := a.m.settings.Load()
-	id := make([]byte, idBytes)
-	rand.Read(id)
-	cookie, err := a.sessionCookie(id, set.lifetime)
-	if err != nil {
-		return nil, nil, err
-	}
-	now := time.Now()
-	key := Key(sha256.Sum256(id))
-	d := Data{
-		Subject: l.Subject, SID: l.SID, Claims: l.Claims, IDToken: l.IDToken,
-		AccessToken: l.Token.AccessToken, RefreshToken: l.Token.RefreshToken,
-		TokenIssued: now, TokenExpiry: l.Token.Expiry, Generation: 1,
-	}
-	rec := Record{
-		Binding: a.binding, Began: l.FlowBegan, Created: now, Expires: now.Add(set.lifetime), Used: now,
-		Tags: a.tags(l.Subject, l.SID), Listing: a.sealListing(key, l), Data: a.seal(key, id, &d),
-	}
-	s := &Session{app: a, key: key, id: id, cookie: cookie.Value, created: now, latest: rec.Expires}
-	s.used.Store(now.UnixNano())
-	s.tokens.Store(a.open(&d, 1, rec.Expires))
-
-	err = a.capped(ctx, l, func() (Key, error) { return key, a.insert(ctx, s, rec) })
-	if errors.Is(err, ErrNone) {
-		a.m.revoke(a, &d) // nobody will ever use them
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	// What ended it meanwhile has told nobody but the store and the cache.
-	if s.end.Load() != nil || !a.m.cache.holds(s) {
-		if s, err = a.load(ctx, cookie.Value); errors.Is(err, ErrAbsent) {
-			return nil, nil, ErrNone
-		} else if err != nil {
-			return nil, nil, err
-		}
-	}
-	for _, former := range l.Former {
-		if err := a.endUnopened(ctx, former, Replaced); !isOver(err) {
-			_ = a.endUnopened(ctx, key, Replaced) // if it can be: nobody has its cookie
-			return nil, nil, err
-		}
-	}
-	return s, cookie, nil
-}
-
-// insert puts a new session into store and cache. ErrNone: the provider ended it
-// before it was made. *StoreError.
-func (a *App) insert(ctx context.Context, s *Session, rec Record) error {
-	f := a.m.cache.open(s.key)
-	if err := a.m.store.Create(ctx, s.key, rec); err != nil {
-		a.m.cache.giveUp(s.key, f)
-		if errors.Is(err, ErrAbsent) {
-			return ErrNone
-		}
-		return unknown(err)
-	}
-	a.m.cache.put(s, f) // not if it ended already
-	return nil
-}
-
-// isOver tells whether an error says for certain that there is no live session.
-func isOver(err error) bool {
-	return errors.Is(err, ErrAbsent) || errors.Is(err, ErrNone)
 }
 
 // tags are what the session can be found by, without telling whose it is.

@@ -2,8 +2,6 @@ package session
 
 import (
 	"context"
-	"crypto/sha256"
-	"slices"
 	"time"
 )
 
@@ -87,49 +85,4 @@ func (a *App) everyTag(kind, value string) []Tag {
 		tags = append(tags, Tag(mac))
 	}
 	return tags
-}
-
-// capped makes a session while no other session of the same user is made, then
-// ends the user's oldest beyond MaxPerUser. Without the lease two logins at once
-// would end each other, or none.
-func (a *App) capped(ctx context.Context, l Login, create func() (Key, error)) error {
-	limit := a.cfg.MaxPerUser
-	if limit == 0 {
-		_, err := create()
-		return err
-	}
-	tag := a.tag(a.Keys(), "sub", l.Subject)
-	wait, cancel := context.WithTimeout(ctx, leaseWait)
-	defer cancel()
-	lease, err := a.m.store.Acquire(wait, Key(sha256.Sum256(append(tag[:], "cap"...))), leaseTTL)
-	if err != nil {
-		return unknown(err)
-	}
-	defer a.m.store.Release(context.WithoutCancel(ctx), lease)
-	own, err := create()
-	if err != nil {
-		return err
-	}
-	if err := a.trim(ctx, l, own, limit); err != nil {
-		_ = a.endUnopened(ctx, own, Replaced) // if it can be: nobody has its cookie
-		return err
-	}
-	return nil
-}
-
-// trim ends the user's oldest sessions but its own until there are no more than
-// limit. Those that the login replaces do not count: they end anyway.
-func (a *App) trim(ctx context.Context, l Login, own Key, limit int) error {
-	found, err := a.tagged(ctx, "sub", l.Subject)
-	if err != nil {
-		return err
-	}
-	found = slices.DeleteFunc(found, func(rec Listed) bool { return rec.Key == own || slices.Contains(l.Former, rec.Key) })
-	slices.SortFunc(found, func(p, q Listed) int { return p.Created.Compare(q.Created) })
-	for i := 0; i < len(found)-(limit-1); i++ {
-		if err := a.endUnopened(ctx, found[i].Key, Replaced); !isOver(err) {
-			return err
-		}
-	}
-	return nil
 }
