@@ -136,10 +136,6 @@ func (h *half) begin() {
 func (h *half) Write(p []byte) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.begun {
-		h.begun = true
-		h.tryLast()
-	}
 	n, err := len(p), error(nil)
 	switch {
 	case h.isOver || h.stopped:
@@ -190,7 +186,7 @@ func (h *half) conn() net.Conn { return *h.to.Load() }
 
 // tryLast sends the last frame, if it is time to. Callers hold mu.
 func (h *half) tryLast() {
-	if h.last != nil && h.begun && !h.isOver {
+	if h.stopped && h.last != nil && h.begun && !h.isOver {
 		_, err := h.conn().Write(h.last)
 		h.finish(err != nil)
 	}
@@ -261,27 +257,20 @@ func leave(c net.Conn, answered <-chan struct{}) {
 	defer patience.Stop()
 	select {
 	case <-answered:
-		c.Close()
 	case <-patience.C:
-		bare(c).Close() // without TLS, whose farewell waits for who does not read
-	}
-}
-
-// reset breaks a connection off, so that its peer does not take it for ended.
-func reset(c net.Conn) {
-	c = bare(c)
-	if l, ok := c.(interface{ SetLinger(int) error }); ok {
-		l.SetLinger(0)
 	}
 	c.Close()
 }
 
-// bare is the connection below TLS.
-func bare(c net.Conn) net.Conn {
+// reset breaks a connection off, so that its peer does not take it for ended.
+func reset(c net.Conn) {
 	if t, ok := c.(interface{ NetConn() net.Conn }); ok {
-		return t.NetConn()
+		c = t.NetConn() // TLS would say goodbye first, and wait for who does not read
 	}
-	return c
+	if l, ok := c.(interface{ SetLinger(int) error }); ok {
+		l.SetLinger(0)
+	}
+	c.Close()
 }
 
 // upstreamSide is the upstream to ReverseProxy.
@@ -329,8 +318,8 @@ func (b *browserSide) Read(p []byte) (int, error) {
 		b.t.toBrowser.begin()
 	}
 	if b.early != nil {
-		if n := b.early.Buffered(); n > 0 {
-			return b.early.Read(p[:min(n, len(p))])
+		if b.early.Buffered() > 0 {
+			return b.early.Read(p) // no more than that
 		}
 		b.early = nil
 	}

@@ -684,7 +684,7 @@ func TestHalf(t *testing.T) {
 	sendersEnd := frame(0x88, false, "")
 	for _, row := range []struct {
 		name  string
-		steps string // w: Write of a piece, b: begin, x: the tunnel ends, e: end, c: what CloseWrite does, f: writing fails from now on
+		steps string // w: Write of a piece, b: begin, x: the tunnel ends, e: end, c: CloseWrite, f: writing fails from now on
 		w     [][]byte
 		want  []byte
 	}{
@@ -692,6 +692,7 @@ func TestHalf(t *testing.T) {
 		{"at once", "bwxe", [][]byte{text}, slices.Concat(text, end)},
 		{"before the handshake's answer", "xeb", nil, end},
 		{"before the handshake's answer, and the upstream speaks first", "xewb", [][]byte{text}, end},
+		{"before the handshake's answer, in the middle of a frame", "wxebw", [][]byte{text[:3], text[3:]}, slices.Concat(text, end)},
 		{"what to say comes after the frame that was under way", "bwxwe", [][]byte{text[:3], slices.Concat(text[3:], text)}, slices.Concat(text, end)},
 		{"what to say comes in the middle of what is dropped", "bwxwe", [][]byte{text[:3], slices.Concat(text[3:], text[:3])}, slices.Concat(text, end)},
 		{"a close frame that is dropped is not the last", "bxwe", [][]byte{sendersEnd}, end},
@@ -700,10 +701,10 @@ func TestHalf(t *testing.T) {
 		{"also if something did before", "bwxew", [][]byte{slices.Concat(sendersEnd, text[:3]), text[3:]}, slices.Concat(sendersEnd, text[:3])},
 		{"a direction that has ended", "bwcxe", [][]byte{text}, text},
 		{"a receiver that went", "bwfxww", [][]byte{text[:3], text[3:], text}, text[:3]},
+		{"a receiver that went between frames", "bwfxe", [][]byte{text}, text},
 	} {
-		c, ended := &wire{}, atomic.Bool{}
-		var h half
-		h.init(&ended)
+		c, tn := &wire{}, newTunnel(nil, t.Context())
+		h := &tn.toBrowser
 		h.connect(c)
 		answered := make(chan struct{})
 		close(answered)
@@ -718,7 +719,7 @@ func TestHalf(t *testing.T) {
 			case 'b':
 				h.begin()
 			case 'x':
-				ended.Store(true)
+				tn.ended.Store(true)
 			case 'e':
 				if strings.HasSuffix(row.steps, "e") {
 					h.end(end, answered)
@@ -731,9 +732,7 @@ func TestHalf(t *testing.T) {
 					return h.last != nil
 				})
 			case 'c':
-				h.mu.Lock()
-				h.finish(false)
-				h.mu.Unlock()
+				(&browserSide{Conn: c, t: tn}).CloseWrite()
 			case 'f':
 				c.fails = true
 			}
@@ -743,6 +742,9 @@ func TestHalf(t *testing.T) {
 		}
 		if c.fails {
 			<-h.over // at once, not when the frame has been waited for
+			if !h.broken {
+				t.Errorf("%s: the connection counts as ended well", row.name)
+			}
 			c.fails = false
 			h.Write(text)
 		}
