@@ -14,6 +14,9 @@ func Openings(m *Manager) int {
 	return len(m.cache.fills)
 }
 
+// Cookie is the value of a session's cookie.
+func Cookie(s *Session) string { return s.cookie }
+
 // Cached tells whether this very session is open in memory for requests.
 func Cached(s *Session) bool { return s.app.m.cache.holds(s) }
 

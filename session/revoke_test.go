@@ -256,6 +256,32 @@ func TestATokenThatCameJustBeforeANewLoginIsDropped(t *testing.T) {
 	})
 }
 
+// Who refreshes has not the object that a stream has: both know the token then.
+func TestARefreshBesideAStreamGivesTheNewTokenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, inMemory)
+		before := b.open(b.login())
+		b.forget()
+		b.watch(b.again(before))
+		b.forget()
+		time.Sleep(tokenTTL)
+		var newest string
+		b.provider.set(func(p *provider) {
+			p.Shape = func(t *oauth2.Token) *oauth2.Token { newest = t.RefreshToken; return t }
+		})
+		if _, err := before.AccessToken(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.EndSID(t.Context(), "sid-1", backChannel); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := b.provider.takenBack(); !slices.Equal(got, []string{newest}) {
+			t.Errorf("revoked %.8q, want %.8q", got, newest)
+		}
+	})
+}
+
 // A reload meanwhile is no end.
 func TestARefreshDuringAReload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -111,10 +111,11 @@ func (ws *watches) add(m *Manager, s *Session, w *watcher) error {
 	if w.KeepsAlive {
 		e.keeping++
 	}
-	// The newest is of the configuration in force, and the one that was opened first
-	// may have former tokens.
-	s.adopt(e.s.tokens.Load())
-	e.s = s
+	// What requests have open is of the configuration in force. The one that was
+	// opened first may have former tokens.
+	if s.adopt(e.s.tokens.Load()); !m.cache.holds(e.s) {
+		e.s = s
+	}
 	e.watchers = append(e.watchers, w)
 	return nil
 }

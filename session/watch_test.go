@@ -143,6 +143,12 @@ func (b *bench) forget() {
 	b.manager.Reconfigure(b.config.Keys, b.config.IdleTimeout, b.config.Lifetime)
 }
 
+// again opens a session for a later request.
+func (b *bench) again(s *session.Session) *session.Session {
+	b.t.Helper()
+	return b.open(&http.Cookie{Name: b.CookieName(), Value: session.Cookie(s)})
+}
+
 // evict fills the memory with other sessions until this one is not in it.
 func (b *bench) evict(s *session.Session) {
 	b.t.Helper()
@@ -666,6 +672,15 @@ func TestWhatTheClockEnds(t *testing.T) {
 			time.Sleep(overdue - time.Second)
 			b.store.set(nil)
 		}, session.IdleTimeout, 20*time.Minute + overdue},
+		{"a use by a request that began before a reload, that the store was not told of", func(b *bench, s *session.Session) {
+			b.forget()
+			b.watch(b.again(s))
+			b.store.set(failing("touch"))
+			time.Sleep(20 * time.Minute)
+			s.Use()
+			time.Sleep(overdue - time.Second)
+			b.store.set(nil)
+		}, session.IdleTimeout, 20*time.Minute + overdue},
 		{"a longer idle timeout by reload", func(b *bench, s *session.Session) {
 			time.Sleep(idle - time.Second)
 			b.manager.Reconfigure(b.config.Keys, 2*idle, lifetime)
@@ -810,6 +825,10 @@ func TestAStoreThatIsDownAtTheAbsoluteEnd(t *testing.T) {
 				o.wantEnded(session.Lifetime, over)
 				if op == "end" {
 					b.endedBy(c, session.Lifetime)
+					var end *session.Ended
+					if _, err := b.tryWatch(s); !errors.As(err, &end) || end.Reason != session.Lifetime || session.Watched(b.manager) != 0 {
+						t.Errorf("Watch: error = %v, want ended by lifetime", err)
+					}
 				}
 				b.store.set(nil)
 				time.Sleep(2 * time.Minute)
@@ -847,7 +866,7 @@ func testUnansweredEnd(t *testing.T, e ending, took bool, state string) {
 	s := b.open(c)
 	o := &observer{t: t}
 	if state != "requests" {
-		o = b.watch(s)
+		o = b.watch(s, keepsAlive) // so that the clock looks at it now and then
 	}
 	end := e.end
 	if state == "streams" {
@@ -891,9 +910,15 @@ func testUnansweredEnd(t *testing.T, e ending, took bool, state string) {
 			return // its sessions are ended as soon as they can be
 		}
 		o.wantLive()
-		loads := b.store.count()
+		var loads atomic.Int32
+		b.store.set(func(op string) error {
+			if op == "load" {
+				loads.Add(1)
+			}
+			return nil
+		})
 		time.Sleep(10 * time.Minute)
-		if n := loads.Load(); n > 10 { // of which the sweep has its ten
+		if n := loads.Load(); n != 0 {
 			t.Errorf("the store was asked %d times in ten minutes, of a session it knows", n)
 		}
 		return
@@ -908,6 +933,31 @@ func testUnansweredEnd(t *testing.T, e ending, took bool, state string) {
 	b.endedBy(c, e.reason)
 }
 
+// ... also where the end comes while the store is asked about an earlier one.
+func TestADoubtThatComesDuringALookAtTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, inMemory)
+		s := b.open(b.login())
+		o := b.watch(s)
+		time.Sleep(time.Second)
+		b.store.set(failing("end"))
+		b.Logout(t.Context(), s)
+		b.store.set(func(op string) error {
+			if op == "loaded" { // it lives, says the store; and then it ends
+				b.store.set(failing("ended"))
+				b.Logout(t.Context(), s)
+				b.store.set(nil)
+				time.Sleep(time.Second / 2)
+			}
+			return nil
+		})
+		time.Sleep(time.Second)
+		moment := time.Now()
+		time.Sleep(5 * time.Second)
+		o.wantEnded(session.Logout, moment)
+	})
+}
+
 // ... and nobody else's session is in doubt: it is served from memory on.
 func TestAnEndWithoutAnAnswerIsNobodyElses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -920,6 +970,10 @@ func TestAnEndWithoutAnAnswerIsNobodyElses(t *testing.T) {
 		h.live(h.laptop, h.phone, h.eve)
 		h.admin.live(h.adaAdmin)
 		h.other.live(h.adaElsewhere)
+		h.watch(h.open(h.eve))
+		client.watch(client.open(adaOfClient))
+		h.other.watch(h.other.open(h.adaElsewhere))
+		synctest.Wait()
 		h.store.set(failing("end_tagged", "load"))
 		unknown := func(b *bench, cookies ...*http.Cookie) {
 			t.Helper()
@@ -999,6 +1053,27 @@ func TestAStreamThatKeepsItsSessionAlive(t *testing.T) {
 			time.Sleep(2 * idle)
 			o.wantLive()
 		})
+	})
+	t.Run("also where requests have it open by another object", func(t *testing.T) {
+		for _, lateOne := range []bool{false, true} { // the stream of the request that began before the reload
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, inMemory)
+				before := b.open(b.login())
+				b.forget()
+				now := b.again(before)
+				if lateOne {
+					b.watch(now)
+					b.watch(before, keepsAlive)
+				} else {
+					b.watch(before, keepsAlive)
+					b.watch(now)
+				}
+				time.Sleep(idle - 2*time.Minute)
+				if in := b.again(before).View().IdleExpiresIn; in < idle*9/10 {
+					t.Errorf("late one %v: idle end in %v while a stream keeps the session alive, want about %v", lateOne, in, idle)
+				}
+			})
+		}
 	})
 	t.Run("costs one write in a twentieth of the idle timeout, and nothing else", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
@@ -1150,6 +1225,7 @@ func TestARefreshIsToldAndNothingElseIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, inMemory, func(b *bench) { b.config.IdleTimeout = lifetime })
 		c, other := b.login(), b.login()
+		b.watch(b.open(c), func(w *session.Watcher) { w.Refreshed, w.Expiring = nil, nil }) // wants to know of none
 		o := b.watch(b.open(c))
 		stopped := b.watch(b.open(c))
 		bystander := b.watch(b.open(other))
@@ -1267,6 +1343,32 @@ func TestNobodyIsToldAfterStop(t *testing.T) {
 	if n := session.Watched(b.manager); n != 0 {
 		t.Errorf("%d sessions watched, want none", n)
 	}
+}
+
+// Ended has time: to close a connection, to stop other streams.
+func TestWhoIsToldTheEndHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, inMemory)
+		c := b.login()
+		s := b.open(c)
+		release := make(chan struct{})
+		var stop func()
+		slow := b.watch(s, func(w *session.Watcher) {
+			ended := w.Ended
+			w.Ended = func(r session.Reason) {
+				stop()
+				<-release
+				ended(r)
+			}
+		})
+		stop = slow.stop
+		o := b.watch(s)
+		b.logout(c)
+		o.wantEnded(session.Logout, time.Now())
+		b.live(b.login())
+		close(release)
+		slow.wantEnded(session.Logout, time.Now())
+	})
 }
 
 // What nobody watches any more costs nothing, and neither does what ended.
