@@ -531,6 +531,61 @@ func TestAnEndElsewhereIsToldByWhoTakesTheSessionForIdle(t *testing.T) {
 	})
 }
 
+// Use that the store hears of while it is asked to end the session is in time, and
+// the clock goes on.
+func TestUseElsewhereAtTheIdleEndIsInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, inMemory)
+		s := b.open(b.login())
+		o := b.watch(s)
+		used := time.Now().Add(idle + idle/20)
+		b.store.set(func(op string) error {
+			if op == "end" {
+				b.store.set(failing("sweep"))
+				b.replicaUse(s)
+			}
+			return failing("sweep")(op)
+		})
+		time.Sleep(time.Until(used) + 10*time.Second)
+		o.wantLive()
+		over := used.Add(idle + idle/20)
+		time.Sleep(time.Until(over) + time.Second)
+		o.wantEnded(session.IdleTimeout, over)
+	})
+}
+
+// Nothing is known any more of a session whose tombstone is forgotten, but that its
+// time was over.
+func TestAStreamOfASessionThatIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, inMemory)
+		s := b.open(b.login())
+		o := b.watch(s)
+		store := b.store.Store.(*memory)
+		store.mu.Lock()
+		delete(store.live, s.Key())
+		store.mu.Unlock()
+		near := time.Now().Add(idle - time.Minute)
+		time.Sleep(time.Until(near) + time.Second)
+		o.wantEnded(session.Lifetime, near)
+	})
+}
+
+// An app that was removed, and is back as it was, keeps the sessions it gets.
+func TestAnAppThatIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, inMemory)
+		if err := b.manager.Retire(t.Context(), b.App); err != nil {
+			t.Fatal(err)
+		}
+		b.reload()
+		o := b.watch(b.open(b.login()))
+		over := time.Now().Add(idle + idle/20)
+		time.Sleep(time.Until(over) + time.Second)
+		o.wantEnded(session.IdleTimeout, over)
+	})
+}
+
 // A session that seemed idle and is not is asked about once.
 func TestUseElsewhereIsTakenOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -1077,6 +1132,21 @@ func TestAStreamThatKeepsItsSessionAlive(t *testing.T) {
 				}
 			})
 		}
+	})
+	t.Run("also where the idle timeout is less than a minute", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			const brief = 40 * time.Second
+			b := newBench(t, inMemory, func(b *bench) { b.config.IdleTimeout = brief })
+			s := b.open(b.login())
+			o := b.watch(s, keepsAlive)
+			for range 300 {
+				time.Sleep(time.Second)
+				if in := b.again(s).View().IdleExpiresIn; in < brief*9/10 {
+					t.Fatalf("idle end in %v, want about %v", in, brief)
+				}
+			}
+			o.wantLive()
+		})
 	})
 	t.Run("costs one write in a twentieth of the idle timeout, and nothing else", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
