@@ -58,23 +58,34 @@ func TestNothingIsLeftOfOpenings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, inMemory)
 		c := b.login()
+		none := func(what string) {
+			t.Helper()
+			synctest.Wait()
+			if n := session.Openings(b.manager); n != 0 {
+				t.Errorf("after %s: %d sessions are being opened, want none", what, n)
+			}
+		}
 		b.store.set(failing("create"))
 		b.tryLogin()
-		b.store.set(failing("load"))
+		none("a login that failed")
 		b.forget()
+		b.store.set(failing("load"))
 		b.token(c)
+		none("a look-up that failed")
+		b.store.set(nil)
+		b.mustToken(c)
+		none("a look-up")
 		time.Sleep(tokenTTL)
 		b.store.set(failing("acquire"))
-		b.token(c) // a refresh that fails
+		b.token(c)
+		none("a refresh that failed")
 		b.store.set(nil)
 		time.Sleep(10 * time.Second)
-		b.mustToken(c) // and one that does not
+		b.mustToken(c)
+		none("a refresh")
 		b.logout(c)
 		b.token(c)
-		synctest.Wait()
-		if n := session.Openings(b.manager); n != 0 {
-			t.Errorf("%d sessions are being opened, want none", n)
-		}
+		none("a look-up of an ended session")
 	})
 }
 

@@ -430,11 +430,12 @@ func TestListsOfAStoreThatIsDown(t *testing.T) {
 			{"EndByID", "load", func() error { return h.manager.EndByID(t.Context(), id) }},
 			{"EndByID", "end", func() error { return h.manager.EndByID(t.Context(), id) }},
 			{"EndAll", "tagged", func() error { _, err := h.manager.EndAll(t.Context(), origin, "ada"); return err }},
+			{"Logout", "end", func() error { _, err := h.Logout(t.Context(), laptop); return err }},
 			{"EndAll", "end", func() error { _, err := h.manager.EndAll(t.Context(), origin, "ada"); return err }},
 		} {
 			h.store.set(failing(row.op))
 			var down *session.StoreError
-			if err := row.call(); !errors.As(err, &down) {
+			if err := row.call(); !errors.As(err, &down) || err.Error() != "session: store: store is down" {
 				t.Errorf("%s, %s fails: error = %v, want *StoreError", row.name, row.op, err)
 			}
 			h.store.set(nil)

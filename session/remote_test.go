@@ -135,6 +135,30 @@ func TestALogoutKnowsWhichLoginsItIsOf(t *testing.T) {
 	}
 }
 
+// The tokens of a login that never becomes a session are given back, where that is
+// certain.
+func TestTokensOfALoginThatNeverStarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, inMemory)
+		l := session.RemoteLogout{Reason: session.BackChannel, BeganBefore: time.Now()}
+		if _, err := b.EndSubject(t.Context(), "ada", l); err != nil {
+			t.Fatal(err)
+		}
+		var refused string
+		if _, _, err := b.tryLogin(func(l *session.Login) { refused = l.Token.RefreshToken }); !errors.Is(err, session.ErrNone) {
+			t.Errorf("Create: error = %v, want ErrNone", err)
+		}
+		b.store.set(failing("created"))
+		if _, _, err := b.tryLogin(began(time.Now())); err == nil {
+			t.Error("Create: no error")
+		}
+		synctest.Wait()
+		if got := b.provider.takenBack(); !slices.Equal(got, []string{refused}) {
+			t.Errorf("revoked %.8q, want the refused login's alone", got)
+		}
+	})
+}
+
 // Whoever does not say when has not verified who asks, and can end what is there,
 // but keep nobody from logging in.
 func TestALogoutWithoutATimeKeepsNobodyOut(t *testing.T) {
@@ -484,6 +508,30 @@ func TestALoginThatCannotMakeRoomLeavesNone(t *testing.T) {
 			})
 		})
 	}
+}
+
+// One user's logins take turns; nobody else waits for them.
+func TestALoginWaitsForNobodyElses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, inMemory, capped(2))
+		slow := true
+		b.store.set(func(op string) error {
+			if op == "create" && slow {
+				slow = false
+				time.Sleep(10 * time.Second)
+			}
+			return nil
+		})
+		var wg sync.WaitGroup
+		wg.Go(func() { b.login() })
+		synctest.Wait()
+		begin := time.Now()
+		b.login(func(l *session.Login) { l.Subject = "eve" })
+		if waited := time.Since(begin); waited != 0 {
+			t.Errorf("eve's login waited %v for ada's", waited)
+		}
+		wg.Wait()
+	})
 }
 
 // Whoever waits for its turn waits as long as a refresh does, and has no session.
