@@ -64,7 +64,7 @@ test('server-sent events arrive one by one, with a valid token upstream', async 
     events.onerror = () => reject(new Error('the event stream broke'));
   }));
   assert.deepEqual(arrivals.map(({ n }) => n), [1, 2, 3]);
-  for (const { n, sent, got } of arrivals) assert.ok(got - sent < 300, `event ${n} was ${got - sent} ms late: buffered?`);
+  for (const { n, sent, got } of arrivals) assert.ok(got - sent < 800, `event ${n} was ${got - sent} ms late: buffered?`);
   assert.equal(world.upstream.seen.findLast(({ url }) => url === '/api/stream').token, 'valid');
 });
 

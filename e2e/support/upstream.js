@@ -79,7 +79,7 @@ async function stream(req, res) {
   res.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-cache' });
   for (let n = 1; n <= 3 && !res.destroyed; n += 1) {
     res.write(`id: ${n}\ndata: ${JSON.stringify({ n, sent: Date.now() })}\n\n`);
-    await sleep(400);
+    await sleep(1000);
   }
   res.end();
 }
