@@ -179,9 +179,8 @@ func (c *cache) those(are func(*Session) bool) []*Session {
 func (c *cache) publish(key Key, o *opened, f *fill) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.leave(key, f)
 	same := !f.stale
-	c.outdate(key)
+	c.outdate(key) // f with it
 	if s := c.byKey[key]; s != nil {
 		s.adopt(o)
 	}

@@ -104,8 +104,8 @@ func TestALateWatchKeepsTheNewestTokens(t *testing.T) {
 			p.Shape = func(tk *oauth2.Token) *oauth2.Token { newest = tk.RefreshToken; return tk }
 		})
 		b.mustToken(c) // refreshes
-		b.watch(old)   // the slow upstream answered
 		b.evict(now)
+		b.watch(old) // the slow upstream answered
 		if _, err := b.EndSubject(t.Context(), "ada", session.RemoteLogout{Reason: session.BackChannel}); err != nil {
 			t.Fatal(err)
 		}
