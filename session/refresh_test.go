@@ -788,6 +788,31 @@ func TestRenewAfterAnUpstreams401(t *testing.T) {
 	})
 }
 
+// Whoever comes between the first refusal and its refresh waits for it as well,
+// and whoever comes right after has the new token.
+func TestRenewOfAllWhoseTokenWasRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		for range 300 {
+			s := b.open(b.login())
+			sent, _ := s.AccessToken(t.Context())
+			before, _ := b.provider.seen()
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() {
+					if got, err := s.Renew(t.Context(), sent); err != nil || got == sent {
+						t.Errorf("Renew: %v", err)
+					}
+				})
+			}
+			wg.Wait()
+			if calls, _ := b.provider.seen(); calls != before+1 {
+				t.Fatalf("token calls = %d, want 1", calls-before)
+			}
+		}
+	})
+}
+
 func TestAnOutageDoesNotUseUpTheRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)

@@ -31,7 +31,7 @@ type Session struct {
 	end    atomic.Pointer[Ended] // set once, when it is known to be over
 
 	retry   backoff
-	renewed atomic.Int64 // when an upstream's 401 last led to a refresh
+	renewed atomic.Pointer[renewal] // the last; nil: none
 }
 
 // opened is one version of a session's Data; it never changes.
@@ -265,14 +265,40 @@ func (s *Session) Renew(ctx context.Context, sent *AccessToken) (*AccessToken, e
 	if o.RefreshToken == "" {
 		return nil, ErrNoRenewal
 	}
-	last, now := s.renewed.Load(), time.Now().UnixNano()
-	first := now-last >= int64(renewPause) && s.renewed.CompareAndSwap(last, now)
-	if !first && !s.app.m.refreshing(s.key) {
+	former, tried := s.renewal(sent)
+	if tried == nil {
 		return nil, ErrNoRenewal
 	}
 	token, err := s.app.m.refreshed(ctx, s, sent.generation)
-	if err != nil && first {
-		s.renewed.CompareAndSwap(now, last) // an outage is no fresh token
+	if err != nil {
+		s.renewed.CompareAndSwap(tried, former) // an outage is no fresh token
 	}
 	return token, err
+}
+
+// renewal is a refresh that an upstream's 401 led to.
+type renewal struct {
+	at     time.Time
+	beyond uint64 // generation of the token that was refused
+}
+
+// renewal notes that a token was refused, unless a renewal brought it just now. All
+// whose older token was refused share that renewal: they may come before its
+// refresh has begun and after it has ended. former is what tried took the place
+// of.
+func (s *Session) renewal(sent *AccessToken) (former, tried *renewal) {
+	now := time.Now()
+	for {
+		last := s.renewed.Load()
+		if last != nil && now.Sub(last.at) < renewPause {
+			if sent.generation > last.beyond && !s.app.m.refreshing(s.key) {
+				return nil, nil
+			}
+			return last, last
+		}
+		next := &renewal{now, sent.generation}
+		if s.renewed.CompareAndSwap(last, next) {
+			return last, next
+		}
+	}
 }
