@@ -47,6 +47,9 @@ func (x *exchange) forward(r *http.Request, path string) error {
 		x.meters.unreachable.Inc()
 		return err
 	}
+	if err := x.limitStreams(r.Header); err != nil {
+		return err
+	}
 	x.target = rt.joined(path)
 	if x.handshake {
 		r = x.dialled(r)

@@ -27,6 +27,18 @@ type Config struct {
 	Metrics   *Metrics     // default: nothing is exported
 	// Streams ends when open streams have to: at a shutdown. nil: never.
 	Streams context.Context
+	Limits  Limits
+}
+
+// Limits are those of one request or session. 0 is no limit.
+type Limits struct {
+	// BodyTimeout is how long a part of a request's body may take to come.
+	BodyTimeout time.Duration
+	// WriteTimeout is how long a client may take nothing of an answer on an HTTP/2
+	// stream. Connections have their own.
+	WriteTimeout time.Duration
+	// Streams is how many WebSockets and event streams a session may have open.
+	Streams int
 }
 
 // Gateway is the http.Handler of the public listener. It never changes: a
@@ -40,11 +52,9 @@ type Gateway struct {
 	streams   context.Context
 	nowhere   *meters // requests that reached no app
 	routes    []*route
-	patience  time.Duration
+	patience  time.Duration // for a part of a request's body
+	limits    Limits
 }
-
-// bodyPatience is how long a part of a request's body may take to come.
-const bodyPatience = time.Minute
 
 // New compiles the configuration, and reports all its faults at once.
 func New(c Config) (*Gateway, error) {
@@ -60,7 +70,7 @@ func New(c Config) (*Gateway, error) {
 	g := &Gateway{
 		apps: map[string]*app{}, trusted: c.TrustedProxies, accessLog: c.AccessLog,
 		log: c.Log, streams: c.Streams, nowhere: c.Metrics.meters("", ""),
-		patience: bodyPatience,
+		patience: c.Limits.BodyTimeout, limits: c.Limits,
 	}
 	var faults []error
 	for _, conf := range c.Apps {

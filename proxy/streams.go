@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,7 +28,11 @@ type stream struct {
 func (x *exchange) open(gauge prometheus.Gauge, end func(session.Reason)) error {
 	s := &stream{open: gauge}
 	if x.session != nil {
-		stop, err := x.session.Watch(x, session.Watcher{Ended: end, KeepsAlive: x.route.keepsAlive})
+		w := session.Watcher{Ended: end, KeepsAlive: x.route.keepsAlive}
+		if gauge != x.meters.download { // a download is a request as others are
+			w.Streams = x.gateway.limits.Streams
+		}
+		stop, err := x.session.Watch(x, w)
 		if err != nil {
 			x.failure = err
 			return err
@@ -37,6 +42,26 @@ func (x *exchange) open(gauge prometheus.Gauge, end func(session.Reason)) error 
 	s.stop = context.AfterFunc(x.gateway.streams, func() { end("") })
 	x.opened(s)
 	return nil
+}
+
+// limitStreams refuses what asks for a stream when the session has enough of them:
+// before the upstream hears of it, which open cannot. It looks at no lock for
+// anything else.
+func (x *exchange) limitStreams(h http.Header) error {
+	most := x.gateway.limits.Streams
+	if most == 0 || x.session == nil || !x.handshake && !asksForStream(h) || x.session.Streams() < most {
+		return nil
+	}
+	return session.ErrTooManyStreams
+}
+
+// asksForStream tells a request whose answer is most likely a stream.
+func asksForStream(h http.Header) bool {
+	if v := h["Accept"]; len(v) == 1 && strings.HasPrefix(v[0], "text/event-stream") {
+		return true
+	}
+	v := h["Content-Type"]
+	return len(v) == 1 && strings.HasPrefix(v[0], "application/grpc") && !strings.HasPrefix(v[0], "application/grpc-web")
 }
 
 // opened counts a stream until finish. Its time is that to its beginning.

@@ -22,6 +22,9 @@ const (
 // have a use for.
 var ErrTooManyListeners error = &coded{"too_many_requests", "too many listeners of one session"}
 
+// ErrTooManyStreams: the session has as many streams open as one may have.
+var ErrTooManyStreams error = &coded{"too_many_requests", "too many streams of one session"}
+
 // Watcher is told what becomes of a session by whoever has it open for long: a
 // stream, an event source.
 type Watcher struct {
@@ -36,6 +39,9 @@ type Watcher struct {
 	KeepsAlive bool
 	// Listener: it counts as one of the session's listeners, which are bounded.
 	Listener bool
+	// Streams bounds the session's watchers that have such a bound, this one
+	// included; 0: this one does not count.
+	Streams int
 }
 
 // watches are the sessions that somebody watches, by key: what is open in memory
@@ -51,6 +57,7 @@ type watched struct {
 	watchers  []*watcher
 	keeping   int // watchers that keep it alive
 	listeners int
+	streams   int // those that have a bound
 	doubts    int // ends of it of which nobody knew whether they took place
 	settled   int // how many of them the store was asked about
 	// timer fires when the clock may have something to tell: at due, zero once it
@@ -69,7 +76,7 @@ type watcher struct {
 // no call begins.
 //
 // *Ended, ErrNone: it is over already. *StoreError: nobody knows.
-// ErrTooManyListeners.
+// ErrTooManyListeners, ErrTooManyStreams.
 func (s *Session) Watch(ctx context.Context, w Watcher) (stop func(), err error) {
 	m := s.app.m
 	own := &watcher{Watcher: w}
@@ -93,6 +100,17 @@ func (s *Session) Watch(ctx context.Context, w Watcher) (stop func(), err error)
 	return func() { m.watches.remove(s.key, own) }, nil
 }
 
+// Streams is how many watchers with a bound the session has.
+func (s *Session) Streams() int {
+	ws := &s.app.m.watches
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if e := ws.of[s.key]; e != nil {
+		return e.streams
+	}
+	return 0
+}
+
 func (ws *watches) add(m *Manager, s *Session, w *watcher) error {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -102,11 +120,17 @@ func (ws *watches) add(m *Manager, s *Session, w *watcher) error {
 		e.timer = time.AfterFunc(time.Hour, func() { m.checkWatched(s.key, e) })
 		ws.of[s.key] = e
 	}
+	switch {
+	case w.Listener && e.listeners == maxListeners:
+		return ErrTooManyListeners
+	case w.Streams > 0 && e.streams >= w.Streams:
+		return ErrTooManyStreams
+	}
 	if w.Listener {
-		if e.listeners == maxListeners {
-			return ErrTooManyListeners
-		}
 		e.listeners++
+	}
+	if w.Streams > 0 {
+		e.streams++
 	}
 	if w.KeepsAlive {
 		e.keeping++
@@ -145,6 +169,9 @@ func (ws *watches) remove(key Key, w *watcher) {
 	e.watchers = slices.Delete(e.watchers, i, i+1)
 	if w.Listener {
 		e.listeners--
+	}
+	if w.Streams > 0 {
+		e.streams--
 	}
 	if w.KeepsAlive {
 		e.keeping--

@@ -37,7 +37,7 @@ type edition struct {
 func (s *server) newEdition(cfg *config.Config) (*edition, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	e := &edition{cfg: cfg, stop: stop, byHost: make(map[string]*tls.Certificate), fallback: cfg.TLS.Certificate}
-	gateway := proxy.Config{TrustedProxies: cfg.TrustedProxies, AccessLog: cfg.Log.Access, Log: s.log, Metrics: s.proxyMetrics, Streams: s.streams}
+	gateway := proxy.Config{TrustedProxies: cfg.TrustedProxies, AccessLog: cfg.Log.Access, Log: s.log, Metrics: s.proxyMetrics, Streams: s.streams, Limits: proxyLimits(cfg.Limits)}
 	for _, app := range cfg.Apps {
 		client, err := newClient(app, s.log)
 		if err != nil {
@@ -65,6 +65,10 @@ func (s *server) newEdition(cfg *config.Config) (*edition, error) {
 		e.work.Go(func() { client.Run(ctx) })
 	}
 	return e, nil
+}
+
+func proxyLimits(l config.Limits) proxy.Limits {
+	return proxy.Limits{BodyTimeout: l.BodyTimeout, WriteTimeout: l.WriteTimeout, Streams: l.StreamsPerSession}
 }
 
 func newClient(app config.App, log *slog.Logger) (*oidc.Client, error) {

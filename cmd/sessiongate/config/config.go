@@ -45,11 +45,15 @@ type TLS struct {
 	Certificate *tls.Certificate `json:"-"`
 }
 
-// Limits protect the public listener.
+// Limits protect the public listener, and upstreams from those who hold them up.
 type Limits struct {
-	HeaderBytes    int `yaml:"header_bytes" default:"32768"`
-	Connections    int `yaml:"connections" default:"0"`
-	LoginPerMinute int `yaml:"login_per_minute" default:"60"`
+	HeaderBytes       int           `yaml:"header_bytes" default:"32768"`
+	Connections       int           `yaml:"connections" default:"0"`
+	LoginPerMinute    int           `yaml:"login_per_minute" default:"60"`
+	BodyTimeout       time.Duration `yaml:"body_timeout" default:"1m"`
+	WriteTimeout      time.Duration `yaml:"write_timeout" default:"1m"`
+	StreamsPerSession int           `yaml:"streams_per_session" default:"100"`
+	H2Streams         int           `yaml:"h2_streams" default:"100"`
 }
 
 // Admin is the listener for health and metrics, and for sessions where there is

@@ -54,6 +54,9 @@ func (c *Config) validate() {
 	if c.Limits.HeaderBytes < 4096 {
 		c.report("limits.header_bytes", "is too small for ordinary requests", "allow 4096 or more")
 	}
+	if n := c.Limits.H2Streams; n == 0 || n > maxH2Streams {
+		c.report("limits.h2_streams", fmt.Sprintf("is not a number from 1 to %d", maxH2Streams), "write how many requests one HTTP/2 connection may have under way, such as 100")
+	}
 	c.validatePair("tls", &c.TLS)
 	c.validateSession()
 	origins := make(map[string]string)
@@ -63,6 +66,10 @@ func (c *Config) validate() {
 	c.validateServerTLS()
 	c.validateLogoutHosts()
 }
+
+// maxH2Streams is what a browser can be told (RFC 9113, section 6.5.2): the field
+// has 32 bits, and stream ids have 31.
+const maxH2Streams = 1<<31 - 1
 
 // bearerToken is RFC 6750, section 2.1.
 var bearerToken = regexp.MustCompile(`^[A-Za-z0-9._~+/-]+=*$`)

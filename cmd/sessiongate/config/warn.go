@@ -49,6 +49,7 @@ func (w *warner) short(key string, d, least time.Duration, fix string) {
 
 func (w *warner) server(c *Config) {
 	w.short("shutdown_timeout", c.ShutdownTimeout, time.Second, "requests and writes under way are cut: allow 10s or more")
+	w.limits(&c.Limits)
 	for i, prefix := range c.TrustedProxies {
 		if prefix.Bits() == 0 {
 			w.warn(fmt.Sprintf("trusted_proxies[%d]", i), "believes everybody's X-Forwarded-For", "list your own proxies only")
@@ -69,6 +70,22 @@ func (w *warner) server(c *Config) {
 	if https && !tls && len(c.TrustedProxies) == 0 {
 		w.warn("trusted_proxies", "is empty, though something in front of the gateway must speak TLS",
 			"list its addresses, or all clients share its address in logs and in limits.login_per_minute")
+	}
+}
+
+func (w *warner) limits(l *Limits) {
+	for _, row := range []struct {
+		key     string
+		timeout time.Duration
+	}{{"limits.body_timeout", l.BodyTimeout}, {"limits.write_timeout", l.WriteTimeout}} {
+		if row.timeout == 0 {
+			w.warn(row.key, "is off", "one client that says and takes nothing holds a connection and one to an upstream, for ever: allow 1m")
+		} else {
+			w.short(row.key, row.timeout, 5*time.Second, "a phone in a tunnel is silent for longer: allow 30s or more")
+		}
+	}
+	if l.StreamsPerSession == 0 {
+		w.warn("limits.streams_per_session", "is off", "one user can open as many WebSockets as there are connections: allow 100")
 	}
 }
 
