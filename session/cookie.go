@@ -1,6 +1,7 @@
 package session
 
 import (
+	"encoding/base64"
 	"net/http"
 	"strings"
 	"time"
@@ -86,6 +87,9 @@ func (a *App) sessionCookie(id []byte, lifetime time.Duration) (*http.Cookie, er
 // openCookie returns the session id of a cookie value that one of our keys
 // signed for this app's origin, else nil: junk never reaches the store.
 func (a *App) openCookie(value string) []byte {
+	if _, err := decodeOnly(base64.URLEncoding, value); err != nil {
+		return nil
+	}
 	for _, codec := range a.m.settings.Load().codecs {
 		var id []byte
 		if codec.Decode(a.signedName, value, &id) == nil && len(id) == idBytes {

@@ -145,7 +145,7 @@ func (k *Keys) Seal(label, bound string, plaintext []byte) string {
 
 // Open undoes Seal, by whichever key it was done.
 func (k *Keys) Open(label, bound, sealed string) ([]byte, error) {
-	b, err := base64.RawURLEncoding.DecodeString(sealed)
+	b, err := decodeOnly(base64.RawURLEncoding, sealed)
 	if err != nil {
 		return nil, errOpen
 	}
@@ -155,6 +155,17 @@ func (k *Keys) Open(label, bound, sealed string) ([]byte, error) {
 		}
 	}
 	return nil, errOpen
+}
+
+// decodeOnly undoes the encoding of one string for each value, ours: base64
+// decoders take others for it, with odd last bits and with line ends in between
+// (RFC 4648, section 3.5).
+func decodeOnly(enc *base64.Encoding, s string) ([]byte, error) {
+	b, err := enc.Strict().DecodeString(s)
+	if err == nil && len(s) != enc.EncodedLen(len(b)) {
+		err = errOpen
+	}
+	return b, err
 }
 
 var errOpen = errors.New("session: sealed value cannot be opened")
