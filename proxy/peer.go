@@ -66,23 +66,63 @@ func forwardedFor(h http.Header) []string {
 		return hops
 	}
 	for _, line := range h["Forwarded"] {
-		for element := range splitUnquoted(line, ',') {
-			hop := ""
-			for pair := range splitUnquoted(element, ';') {
-				name, value, _ := strings.Cut(pair, "=")
-				if strings.EqualFold(strings.TrimSpace(name), "for") {
-					hop = strings.Trim(strings.TrimSpace(value), `"`)
-				}
-			}
-			hops = append(hops, hop)
-		}
+		hops = append(hops, elements(line)...)
 	}
 	return hops
 }
 
+// elements lists the hops in one line of Forwarded. A line with quotes out of
+// order is a single hop that is nobody: a proxy may have put its own element
+// between quotes of somebody who hides there.
+func elements(line string) []string {
+	var hops []string
+	for element := range splitUnquoted(line, ',') {
+		hop, n := "", 0
+		for pair := range splitUnquoted(element, ';') {
+			name, value, _ := strings.Cut(pair, "=")
+			value, ok := unquote(strings.TrimSpace(value))
+			if !ok || strings.Contains(name, `"`) {
+				return []string{""}
+			}
+			if strings.EqualFold(strings.TrimSpace(name), "for") {
+				hop, n = value, n+1
+			}
+		}
+		if n > 1 { // RFC 7239, section 4, allows one
+			hop = ""
+		}
+		hops = append(hops, hop)
+	}
+	return hops
+}
+
+// unquote reads a token or a quoted string. Escapes are left as they are: no
+// address has any.
+func unquote(s string) (string, bool) {
+	if !strings.Contains(s, `"`) {
+		return s, true
+	}
+	if len(s) < 2 || s[0] != '"' {
+		return "", false
+	}
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			i++
+		case '"':
+			return s[1:i], i == len(s)-1
+		}
+	}
+	return "", false
+}
+
 // parseHop reads an address with or without port and brackets.
 func parseHop(s string) (netip.Addr, bool) {
-	if a, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
+	bare := s
+	if n := len(s); n > 1 && s[0] == '[' && s[n-1] == ']' {
+		bare = s[1 : n-1]
+	}
+	if a, err := netip.ParseAddr(bare); err == nil {
 		return a.Unmap().WithZone(""), true
 	}
 	if ap, err := netip.ParseAddrPort(s); err == nil {
