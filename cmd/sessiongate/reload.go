@@ -110,6 +110,7 @@ func (s *server) adopt(cfg *config.Config) error {
 		return err
 	}
 	s.manager.Reconfigure(keys, cfg.Session.IdleTimeout, cfg.Session.Lifetime)
+	s.writeTimeout.Store(int64(cfg.Limits.WriteTimeout))
 	old := s.current.Swap(e)
 	gone := old.appsNotIn(e)
 	s.retiring.Go(func() {

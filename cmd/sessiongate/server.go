@@ -13,8 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/net/netutil"
-
 	"sessiongate/cmd/sessiongate/config"
 	"sessiongate/oidc"
 	"sessiongate/proxy"
@@ -36,6 +34,8 @@ type server struct {
 	draining atomic.Bool // readyz says 503
 	refused  atomic.Bool // the last reload was
 	retiring sync.WaitGroup
+	// writeTimeout is limits.write_timeout, of all connections there are.
+	writeTimeout atomic.Int64
 
 	public, admin             *http.Server
 	publicSocket, adminSocket net.Listener
@@ -65,9 +65,11 @@ func (s *server) open(cfg *config.Config) (err error) {
 	if s.adminSocket, err = net.Listen("tcp", cfg.Admin.Listen); err != nil {
 		return listenError(cfg, "admin.listen", err)
 	}
-	if s.publicSocket, err = net.Listen("tcp", cfg.Listen); err != nil {
+	socket, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
 		return listenError(cfg, "listen", err)
 	}
+	s.publicSocket = newPatientListener(socket, cfg.Limits.Connections, &s.writeTimeout)
 	store, err := boltstore.Open(string(cfg.Session.Store.Bbolt.Path), boltstore.Options{})
 	if err != nil {
 		return err
@@ -88,6 +90,7 @@ func (s *server) open(cfg *config.Config) (err error) {
 		return err
 	}
 	s.current.Store(e)
+	s.writeTimeout.Store(int64(cfg.Limits.WriteTimeout))
 	s.makeServers(cfg)
 	return nil
 }
@@ -132,7 +135,6 @@ func (s *server) discard() {
 const (
 	readHeaderTimeout = 10 * time.Second
 	idleTimeout       = 2 * time.Minute
-	unreadTimeout     = 30 * time.Second
 )
 
 func (s *server) makeServers(cfg *config.Config) {
@@ -147,14 +149,10 @@ func (s *server) makeServers(cfg *config.Config) {
 		MaxHeaderBytes:               cfg.Limits.HeaderBytes,
 		ErrorLog:                     slog.NewLogLogger(serverLog{s.log.Handler()}, slog.LevelInfo),
 		BaseContext:                  func(net.Listener) context.Context { return requests },
-		// Else nothing ends a stream whose whole connection nobody reads.
-		HTTP2: &http.HTTP2Config{WriteByteTimeout: unreadTimeout},
+		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: cfg.Limits.H2Streams},
 	}
 	if cfg.SpeaksTLS() {
 		s.public.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certificate} // OP-09
-	}
-	if n := cfg.Limits.Connections; n > 0 {
-		s.publicSocket = netutil.LimitListener(s.publicSocket, n)
 	}
 	host, _, _ := net.SplitHostPort(cfg.Admin.Listen)
 	s.admin = s.adminServer(door{host: host})
