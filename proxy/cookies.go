@@ -68,7 +68,7 @@ func holds(line string, owns func(name string) bool) bool {
 // without returns a line less the cookies that owns claims, written to b, which
 // grows to size once: the one allocation, and none if nothing is left.
 func without(line string, owns func(name string) bool, b *strings.Builder, size int) string {
-	start := b.Len()
+	start, kept := b.Len(), 0
 	for more := true; more; {
 		var cookie string
 		cookie, line, more = strings.Cut(line, ";")
@@ -78,7 +78,7 @@ func without(line string, owns func(name string) bool, b *strings.Builder, size 
 		if b.Cap() == 0 {
 			b.Grow(size)
 		}
-		if b.Len() > start {
+		if kept++; kept > 1 {
 			b.WriteByte(';')
 		}
 		b.WriteString(cookie)

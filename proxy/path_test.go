@@ -285,6 +285,7 @@ func FuzzCanonicalPath(f *testing.F) {
 			if !ok {
 				continue
 			}
+			checkRequestLine(t, forward)
 			seen, within := forward, route
 			for range 3 { // as it is, decoded, and decoded twice
 				if strings.ContainsAny(seen, "\\\x00\r\n") || !liesUnder(resolve(seen), within) {
@@ -294,6 +295,19 @@ func FuzzCanonicalPath(f *testing.F) {
 			}
 		}
 	})
+}
+
+// checkRequestLine sends a path to a server made with net/http, to which it is that
+// path and nothing more.
+func checkRequestLine(t *testing.T, path string) {
+	t.Helper()
+	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader("GET " + path + " HTTP/1.1\r\nHost: a\r\n\r\n")))
+	if err != nil {
+		t.Fatalf("%q is no request target: %v", path, err)
+	}
+	if u := r.URL; u.Path != decode(path) || u.Host != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || r.Host != "a" {
+		t.Fatalf("a server takes %q for %+v of host %q", path, u, r.Host)
+	}
 }
 
 func TestCanonicalPathDoesNotAllocate(t *testing.T) {
