@@ -59,10 +59,9 @@ func TestBadConfigurationsAreRefusedWithAllThatIsWrong(t *testing.T) {
 	}
 }
 
-// Whatever single character is wrong, and whatever that makes of the file, no
-// secret is shown.
-func TestNoTypoMakesAMessageShowASecret(t *testing.T) {
-	block := `
+const (
+	// Every secret in them says "canary".
+	blockOfSecrets = `
 session:
   keys:
     - canaryq9Zr0Jw2cXh4tV7nLs1KpE8mYd3uGa6bFo5iTk
@@ -83,9 +82,14 @@ apps:
             Connection: "canary"
         auth: nobody
 `
-	flow := `{session: {keys: [canaryq9Zr0Jw2cXh4tV7nLs1KpE8mYd3uGa6bFo5iTk], cookie: {name: bad}}, apps: [{origin: "http://shop.example.com",
+	flowOfSecrets = `{session: {keys: [canaryq9Zr0Jw2cXh4tV7nLs1KpE8mYd3uGa6bFo5iTk], cookie: {name: bad}}, apps: [{origin: "http://shop.example.com",
   oidc: {client_id: shop, client_secret: "canary", issuer: bad}, routes: [{path: api, headers: {set: {X-Key: 'canary'}}}]}]}`
-	for _, text := range []string{block, flow} {
+)
+
+// Whatever single character is wrong, and whatever that makes of the file, no
+// secret is shown.
+func TestNoTypoMakesAMessageShowASecret(t *testing.T) {
+	for _, text := range []string{blockOfSecrets, flowOfSecrets} {
 		for i := range len(text) {
 			for n, typo := range []string{"", " ", "\n", ":", "-", "#", "'", `"`, "{", "[", "|", "&", "?", ","} {
 				if (i+n)%4 != 0 {

@@ -204,33 +204,60 @@ func TestAFileThatIsNoFileIsRefused(t *testing.T) {
 	}
 }
 
-// FuzzParse: whatever the text, no panic, and every problem has a place in it.
+// FuzzParse: whatever the text, no panic, every problem has a place in it, and no
+// problem or warning shows a secret, whichever characters were mistyped.
 func FuzzParse(f *testing.F) {
 	files, _ := filepath.Glob("testdata/*.yaml")
-	for _, file := range append(files, example) {
+	for i, file := range append(files, example) {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(string(text))
+		f.Add(string(text), uint16(i*16), uint8(i%3), "&")
 	}
-	f.Fuzz(func(t *testing.T, text string) {
-		c, err := Parse("c.yaml", []byte(text))
-		if err == nil {
-			_ = c.Warnings()
-			return
+	for i, typo := range []string{"", "\n", ": ", "{", "|", "- ", "\"", "#", "\t", "${CONFIG_FUZZ}"} {
+		f.Add("session: {keys: [\"${CONFIG_FUZZ}\"], idle_timeout: \"${CONFIG_FUZZ}\", ${CONFIG_FUZZ}: ${CONFIG_FUZZ}", uint16(i*97), uint8(1), typo)
+	}
+	const outside = "dVq7hZk2" // from the environment, where any value may be a secret
+	if err := os.Setenv("CONFIG_FUZZ", outside); err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { os.Unsetenv("CONFIG_FUZZ") })
+	f.Fuzz(func(t *testing.T, text string, at uint16, cut uint8, typo string) {
+		if said := checkProblems(t, text); strings.Contains(said, outside) && !strings.Contains(text, outside) {
+			t.Errorf("a value from outside is shown:\n%s", said)
 		}
-		var problems Problems
-		if !errors.As(err, &problems) || len(problems) == 0 {
-			t.Fatalf("%T: %v", err, err)
+		if len(typo) > 2 {
+			return // more is no typo, and may well name a secret something else
 		}
-		lines := 1 + strings.Count(text, "\n") + strings.Count(text, "\r") - strings.Count(text, "\r\n")
-		for _, p := range problems {
-			if p.Line < 1 || p.Line > lines || p.Column < 1 || p.What == "" {
-				t.Errorf("%d lines, but: %v", lines, p)
+		for _, config := range []string{blockOfSecrets, flowOfSecrets} {
+			i := int(at) % len(config)
+			wrong := config[:i] + typo + config[min(len(config), i+int(cut%3)):]
+			if said := checkProblems(t, wrong); strings.Contains(said, "canary") {
+				t.Errorf("a secret of this is shown:\n%s\n%s", wrong, said)
 			}
 		}
 	})
+}
+
+// checkProblems returns all that is said of a configuration.
+func checkProblems(t *testing.T, text string) string {
+	t.Helper()
+	c, err := Parse("c.yaml", []byte(text))
+	var problems Problems
+	switch {
+	case err == nil:
+		problems = c.Warnings()
+	case !errors.As(err, &problems) || len(problems) == 0:
+		t.Fatalf("%T: %v", err, err)
+	}
+	lines := 1 + strings.Count(text, "\n") + strings.Count(text, "\r") - strings.Count(text, "\r\n")
+	for _, p := range problems {
+		if p.Line < 1 || p.Line > lines || p.Column < 1 || p.What == "" {
+			t.Errorf("%d lines, but: %v", lines, p)
+		}
+	}
+	return problems.Error()
 }
 
 func write(t *testing.T, path, text string) {
