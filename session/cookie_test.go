@@ -123,6 +123,7 @@ func FuzzSessionCookie(f *testing.F) {
 		if got, want := a.openCookie(value), opens(value, a.signedName, a.Keys().derive("cookie")); string(got) != string(want) {
 			t.Errorf("%q opens as %q, want %q", value, got, want)
 		}
+		id = id[:min(len(id), 256)] // no cookie holds four thousand
 		mine := signed(t, a, id)
 		tell(t, "another origin opens", foreign.openCookie(mine), nil)
 		tell(t, "another key opens", stranger.openCookie(mine), nil)
