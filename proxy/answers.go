@@ -122,7 +122,7 @@ func (x *exchange) secure(h http.Header) {
 	if x.app == nil {
 		return
 	}
-	if x.app.hsts != nil {
+	if x.app.hsts != nil && !x.plain { // RFC 6797, section 7.2
 		h["Strict-Transport-Security"] = x.app.hsts
 	}
 	if x.ofRoute {

@@ -63,6 +63,7 @@ type exchange struct {
 	tunnel   *tunnel
 	upstream net.Conn // of a handshake
 
+	plain  bool // it came without TLS, which it should not
 	closes bool // the connection ends with the answer
 
 	values [3]string // behind header fields of the upstream request

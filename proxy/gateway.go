@@ -28,6 +28,9 @@ type Config struct {
 	// Streams ends when open streams have to: at a shutdown. nil: never.
 	Streams context.Context
 	Limits  Limits
+	// Covers tells whether the certificate that a client is shown who asks for
+	// serverName is for host too. nil: it is not asked.
+	Covers func(serverName, host string) bool
 }
 
 // Limits are those of one request or session. 0 is no limit.
@@ -45,6 +48,8 @@ type Limits struct {
 // reload makes a new one.
 type Gateway struct {
 	apps      map[string]*app // by Host, with and without the default port
+	names     map[string]*app // by host name alone, nil where that is two apps
+	covers    func(serverName, host string) bool
 	callers   []providerHost
 	trusted   []netip.Prefix
 	accessLog bool
@@ -70,7 +75,7 @@ func New(c Config) (*Gateway, error) {
 	g := &Gateway{
 		apps: map[string]*app{}, trusted: c.TrustedProxies, accessLog: c.AccessLog,
 		log: c.Log, streams: c.Streams, nowhere: c.Metrics.meters("", ""),
-		patience: c.Limits.BodyTimeout, limits: c.Limits,
+		patience: c.Limits.BodyTimeout, limits: c.Limits, covers: c.Covers,
 	}
 	var faults []error
 	for _, conf := range c.Apps {
@@ -88,6 +93,7 @@ func New(c Config) (*Gateway, error) {
 		}
 		faults = append(faults, g.addProviderHosts(a, conf.ProviderHosts))
 	}
+	g.nameApps()
 	faults = append(faults, g.checkProviderHosts())
 	if err := errors.Join(faults...); err != nil {
 		g.Close()
@@ -106,11 +112,14 @@ func (g *Gateway) Close() {
 
 // ServeHTTP answers one request.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := g.begin(w, r)
+	g.begin(w, r).run(r)
+}
+
+func (x *exchange) run(r *http.Request) {
 	defer x.finish(r)
 	own := r.WithContext(x)
 	if r.ContentLength != 0 {
-		x.awaitBody(g.patience) // also what nobody asks for is read, before the connection is used again
+		x.awaitBody(x.gateway.patience) // also what nobody asks for is read, before the connection is used again
 	}
 	if err := x.serve(own); err != nil {
 		x.refuse(own, err)
@@ -121,10 +130,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serve is the one way to everything that is served here: no route, no endpoint
 // and no file is reached but through it, and what it refuses had no effect.
 func (x *exchange) serve(r *http.Request) error {
-	a := x.gateway.app(r.Host)
-	if a == nil {
-		a = x.gateway.appOfProvider(r)
-	}
+	a := x.findApp(r)
 	if a != nil {
 		x.app, x.meters = a, a.unrouted
 	}
@@ -133,7 +139,7 @@ func (x *exchange) serve(r *http.Request) error {
 		return notAllowed(anyMethod) // they would bounce cookies back, or make a tunnel (PX-06)
 	case !isToken(r.Method):
 		return notAllowed(anyMethod) // over HTTP/2 it may be anything
-	case a == nil:
+	case a == nil || x.misdirected(r):
 		return errUnknownHost
 	}
 	path, err := canonicalPath(r)
@@ -141,6 +147,9 @@ func (x *exchange) serve(r *http.Request) error {
 		return err
 	}
 	x.path = path.raw
+	if x.plain {
+		return x.sendToTLS(r)
+	}
 	own := a.isOwn(path.match)
 	x.cookie, x.cookies = session.FindCookie(r.Header, a.cookieName)
 	if x.cookies > 1 && !(own && !a.class(r.Method, path.match).looksAtCookies()) {
@@ -238,6 +247,17 @@ func (x *exchange) rejected(r *http.Request, err csrfError) error {
 		slog.String("app", x.app.origin), slog.String("method", r.Method), slog.String("path", x.path),
 		slog.String("address", x.client), slog.String("request_id", x.requestID))
 	return err
+}
+
+// findApp finds the app that a request is for; nil if there is none.
+func (x *exchange) findApp(r *http.Request) *app {
+	if x.plain {
+		return x.gateway.plainApp(r.Host)
+	}
+	if a := x.gateway.app(r.Host); a != nil {
+		return a
+	}
+	return x.gateway.appOfProvider(r)
 }
 
 // app finds the app of a Host field. No forwarded host ever selects an app.

@@ -69,9 +69,7 @@ func (r *reloader) reload() {
 	setLevel(r.level, cfg.Log)
 	s.metrics.reloads.WithLabelValues("ok").Inc()
 	s.log.Info("the new configuration is in force", "event", "config_reloaded", "apps", len(cfg.Apps))
-	for _, w := range cfg.Warnings() {
-		s.log.Warn("unwise configuration", "event", "config_warning", "warning", w.String())
-	}
+	logWarnings(s.log, cfg)
 }
 
 // needsRestart refuses changes of what is made once, at the start.
@@ -83,6 +81,7 @@ func needsRestart(old, now *config.Config) error {
 	}{
 		{"listen", old.Listen == now.Listen},
 		{"tls", old.SpeaksTLS() == now.SpeaksTLS()},
+		{"tls.redirect", old.TLS.Redirect == now.TLS.Redirect},
 		{"limits.header_bytes", old.Limits.HeaderBytes == now.Limits.HeaderBytes},
 		{"limits.connections", old.Limits.Connections == now.Limits.Connections},
 		{"limits.h2_streams", old.Limits.H2Streams == now.Limits.H2Streams},

@@ -35,11 +35,20 @@ func serve(ctx context.Context, args []string, _, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	for _, w := range cfg.Warnings() {
-		s.log.Warn("unwise configuration", "event", "config_warning", "warning", w.String())
-	}
+	logWarnings(s.log, cfg)
 	r := &reloader{server: s, path: path, level: level, seen: seen, hangup: hangup}
 	return s.run(ctx, nil, r.run)
+}
+
+// logWarnings is for every start and reload: what is insecure is never so silently.
+func logWarnings(log *slog.Logger, cfg *config.Config) {
+	for _, w := range cfg.Warnings() {
+		event := "config_warning"
+		if w.Insecure() {
+			event = "insecure"
+		}
+		log.Warn("unwise configuration", "event", event, "warning", w.String())
+	}
 }
 
 // loadComplete loads a configuration that can be served as it is.

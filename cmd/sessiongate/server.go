@@ -39,6 +39,11 @@ type server struct {
 
 	public, admin             *http.Server
 	publicSocket, adminSocket net.Listener
+	// plain answers those who come without TLS, whom front turns aside, and those who
+	// come to redirectSocket; nil where the gateway speaks no TLS.
+	plain          *http.Server
+	front          *front
+	redirectSocket net.Listener
 	// local is the admin listener on a unix socket; nil without one.
 	local       *http.Server
 	localSocket net.Listener
@@ -70,6 +75,12 @@ func (s *server) open(cfg *config.Config) (err error) {
 		return listenError(cfg, "listen", err)
 	}
 	s.publicSocket = newPatientListener(socket, cfg.Limits.Connections, &s.writeTimeout)
+	if cfg.TLS.Redirect != "" {
+		if socket, err = net.Listen("tcp", cfg.TLS.Redirect); err != nil {
+			return listenError(cfg, "tls.redirect", err)
+		}
+		s.redirectSocket = newPatientListener(socket, cfg.Limits.Connections, &s.writeTimeout)
+	}
 	store, err := boltstore.Open(string(cfg.Session.Store.Bbolt.Path), boltstore.Options{})
 	if err != nil {
 		return err
@@ -124,7 +135,7 @@ func (s *server) discard() {
 	if s.store != nil {
 		_ = s.store.Close()
 	}
-	for _, socket := range []net.Listener{s.publicSocket, s.adminSocket, s.localSocket} {
+	for _, socket := range []net.Listener{s.publicSocket, s.redirectSocket, s.adminSocket, s.localSocket} {
 		if socket != nil {
 			_ = socket.Close()
 		}
@@ -153,6 +164,7 @@ func (s *server) makeServers(cfg *config.Config) {
 	}
 	if cfg.SpeaksTLS() {
 		s.public.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certificate} // OP-09
+		s.makePlain(cfg)
 	}
 	host, _, _ := net.SplitHostPort(cfg.Admin.Listen)
 	s.admin = s.adminServer(door{host: host})
@@ -183,11 +195,15 @@ func (h serverLog) Handle(ctx context.Context, r slog.Record) error {
 	return h.Handler.Handle(ctx, r)
 }
 
-// ServeHTTP hands the request to the edition in force.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.serve(w, r, (*proxy.Gateway).ServeHTTP)
+}
+
+// serve hands the request to the edition in force.
+func (s *server) serve(w http.ResponseWriter, r *http.Request, way func(*proxy.Gateway, http.ResponseWriter, *http.Request)) {
 	for {
 		e := s.current.Load()
-		if e.serve(w, r) {
+		if e.serve(w, r, way) {
 			return
 		}
 		if s.current.Load() == e {
@@ -199,14 +215,11 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // certificate chooses by SNI.
 func (s *server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	e := s.current.Load()
-	if c := e.byHost[strings.ToLower(hello.ServerName)]; c != nil {
-		return c, nil
-	}
-	if e.fallback == nil {
+	c := s.current.Load().certificate(strings.ToLower(hello.ServerName))
+	if c == nil {
 		return nil, errors.New("no certificate is configured")
 	}
-	return e.fallback, nil
+	return c, nil
 }
 
 // run serves until ctx ends, then shuts down in order. Background work, if any,
@@ -214,7 +227,11 @@ func (s *server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, erro
 func (s *server) run(ctx context.Context, ready func(publicAddr string), background func(context.Context)) error {
 	failed := s.listen()
 	address := s.publicSocket.Addr().String()
-	s.log.Info("ready", "event", "ready", "listen", address, "admin", s.adminSocket.Addr().String(), "version", buildVersion())
+	addresses := []any{"listen", address, "admin", s.adminSocket.Addr().String()}
+	if s.redirectSocket != nil {
+		addresses = append(addresses, "redirect", s.redirectSocket.Addr().String())
+	}
+	s.log.Info("ready", append([]any{"event", "ready", "version", buildVersion()}, addresses...)...)
 	if ready != nil {
 		ready(address)
 	}
@@ -237,14 +254,17 @@ func (s *server) run(ctx context.Context, ready func(publicAddr string), backgro
 
 // listen serves all listeners until they fail, or forever.
 func (s *server) listen() (failed <-chan error) {
-	errs := make(chan error, 3)
-	go func() {
-		if s.public.TLSConfig != nil {
-			errs <- s.public.ServeTLS(s.publicSocket, "", "")
-			return
-		}
-		errs <- s.public.Serve(s.publicSocket)
-	}()
+	errs := make(chan error, 5)
+	if s.front == nil {
+		go func() { errs <- s.public.Serve(s.publicSocket) }()
+	} else {
+		go s.front.run()
+		go func() { errs <- s.public.ServeTLS(s.front.secure, "", "") }()
+		go func() { errs <- s.plain.Serve(s.front.plain) }()
+	}
+	if s.redirectSocket != nil {
+		go func() { errs <- s.plain.Serve(s.redirectSocket) }()
+	}
 	go func() { errs <- s.admin.Serve(s.adminSocket) }()
 	if s.local != nil {
 		go func() { errs <- s.local.Serve(s.localSocket) }()
@@ -288,7 +308,13 @@ func (s *server) finishRequests(ctx context.Context, e *edition) error {
 	deadline, _ := ctx.Deadline()
 	patience, cancel := context.WithDeadline(ctx, time.Now().Add(time.Until(deadline)*4/5))
 	defer cancel()
+	if s.redirectSocket != nil {
+		_ = s.redirectSocket.Close()
+	}
 	late := s.public.Shutdown(patience)
+	if s.plain != nil {
+		_ = s.plain.Close() // nothing takes long there
+	}
 	s.abort() // what is left took too long
 	if late != nil {
 		s.log.Warn("requests were cut off", "event", "stopping", "error", late)

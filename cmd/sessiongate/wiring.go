@@ -37,7 +37,7 @@ type edition struct {
 func (s *server) newEdition(cfg *config.Config) (*edition, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	e := &edition{cfg: cfg, stop: stop, byHost: make(map[string]*tls.Certificate), fallback: cfg.TLS.Certificate}
-	gateway := proxy.Config{TrustedProxies: cfg.TrustedProxies, AccessLog: cfg.Log.Access, Log: s.log, Metrics: s.proxyMetrics, Streams: s.streams, Limits: proxyLimits(cfg.Limits)}
+	gateway := proxy.Config{TrustedProxies: cfg.TrustedProxies, AccessLog: cfg.Log.Access, Log: s.log, Metrics: s.proxyMetrics, Streams: s.streams, Limits: proxyLimits(cfg.Limits), Covers: e.covers}
 	for _, app := range cfg.Apps {
 		client, err := newClient(app, s.log)
 		if err != nil {
@@ -147,7 +147,7 @@ func proxyRoute(r config.Route) proxy.Route {
 		ForwardAuthorization: r.ForwardAuthorization, PreserveHost: r.PreserveHost,
 		StreamKeepsAlive: r.StreamKeepsAlive, EndWithSession: r.EndWithSession,
 		MaxBody: r.MaxBody, Timeout: r.Timeout, InsecureHTTP: r.InsecureHTTP,
-		TLS: proxy.UpstreamTLS{CA: r.TLS.Pool, Certificate: r.TLS.Certificate},
+		TLS: proxy.UpstreamTLS{CA: r.TLS.Pool, Certificate: r.TLS.Certificate, InsecureSkipVerify: r.TLS.InsecureSkipVerify},
 	}
 	for name, value := range r.Headers.Set {
 		p.Headers.Set[name] = value.Reveal()
@@ -179,12 +179,12 @@ func (e *edition) addCertificate(app config.App) {
 }
 
 // serve serves a request, unless the edition is being closed.
-func (e *edition) serve(w http.ResponseWriter, r *http.Request) bool {
+func (e *edition) serve(w http.ResponseWriter, r *http.Request, way func(*proxy.Gateway, http.ResponseWriter, *http.Request)) bool {
 	if !e.use.TryRLock() {
 		return false
 	}
 	defer e.use.RUnlock()
-	e.handler.ServeHTTP(w, r)
+	way(e.handler, w, r)
 	return true
 }
 

@@ -19,7 +19,7 @@ import (
 // and whether it may be left out.
 type Config struct {
 	Listen          string         `yaml:"listen" default:":8080"`
-	TLS             TLS            `yaml:"tls"`
+	TLS             ServerTLS      `yaml:"tls"`
 	TrustedProxies  []netip.Prefix `yaml:"trusted_proxies"`
 	ShutdownDelay   time.Duration  `yaml:"shutdown_delay" default:"5s"`
 	ShutdownTimeout time.Duration  `yaml:"shutdown_timeout" default:"30s"`
@@ -34,6 +34,17 @@ type Config struct {
 	Files []string `json:"-"`
 
 	src *source
+}
+
+// ServerTLS is the certificate of the public listener, and what becomes of those
+// who come without TLS.
+type ServerTLS struct {
+	Cert     File   `yaml:"cert"`
+	Key      File   `yaml:"key"`
+	Redirect string `yaml:"redirect"`
+
+	// Certificate is what the files hold; nil when none are named.
+	Certificate *tls.Certificate `json:"-"`
 }
 
 // TLS names a certificate with its key, as PEM files.
@@ -187,9 +198,10 @@ type ResponseHeaders struct {
 
 // UpstreamTLS says whom to trust as the upstream and who we are to it.
 type UpstreamTLS struct {
-	CA   File `yaml:"ca"`
-	Cert File `yaml:"cert"`
-	Key  File `yaml:"key"`
+	CA                 File `yaml:"ca"`
+	Cert               File `yaml:"cert"`
+	Key                File `yaml:"key"`
+	InsecureSkipVerify bool `yaml:"insecure_skip_verify" default:"false"`
 
 	// Pool and Certificate are what the files hold; nil when not named.
 	Pool        *x509.CertPool   `json:"-"`

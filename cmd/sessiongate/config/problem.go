@@ -37,6 +37,9 @@ func (p Problem) String() string {
 	return b.String()
 }
 
+// Insecure tells warnings of a key that switches protection off, as its name says.
+func (p Problem) Insecure() bool { return strings.Contains(p.Key, ".insecure_") }
+
 // Problems is everything that is wrong, in the order of the file. It is the
 // error of Load and Parse.
 type Problems []Problem

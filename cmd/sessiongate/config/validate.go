@@ -57,7 +57,7 @@ func (c *Config) validate() {
 	if n := c.Limits.H2Streams; n == 0 || n > maxH2Streams {
 		c.report("limits.h2_streams", fmt.Sprintf("is not a number from 1 to %d", maxH2Streams), "write how many requests one HTTP/2 connection may have under way, such as 100")
 	}
-	c.validatePair("tls", &c.TLS)
+	c.TLS.Certificate = c.certificate("tls", c.TLS.Cert, c.TLS.Key)
 	c.validateSession()
 	origins := make(map[string]string)
 	for i := range c.Apps {
@@ -181,11 +181,7 @@ func (c *Config) validateCookie() {
 	}
 }
 
-// validatePair reads a certificate with its key.
-func (c *Config) validatePair(key string, t *TLS) {
-	t.Certificate = c.certificate(key, t.Cert, t.Key)
-}
-
+// certificate reads a certificate with its key.
 func (c *Config) certificate(key string, cert, private File) *tls.Certificate {
 	switch {
 	case cert == "" && private == "":
@@ -227,6 +223,7 @@ func (c *Config) read(key string, file File) ([]byte, bool) {
 // certificate: with one certificate the public listener speaks TLS only.
 func (c *Config) validateServerTLS() {
 	common, speaks := c.TLS.Cert != "", c.SpeaksTLS()
+	c.validateRedirect(speaks)
 	for i, app := range c.Apps {
 		key := fmt.Sprintf("apps[%d].origin", i)
 		switch {
@@ -236,6 +233,22 @@ func (c *Config) validateServerTLS() {
 		case !common && app.TLS.Cert == "":
 			c.report(key, "has no certificate, but the listener speaks TLS for other apps", fmt.Sprintf("set apps[%d].tls or tls", i))
 		}
+	}
+}
+
+// validateRedirect is about the listener for those who come without TLS.
+func (c *Config) validateRedirect(speaks bool) {
+	const key = "tls.redirect"
+	address := c.TLS.Redirect
+	if address == "" {
+		return
+	}
+	c.validateListener(key, address)
+	switch {
+	case !speaks:
+		c.report(key, "has no effect: the gateway speaks no TLS", "remove it, and let what speaks TLS in front of the gateway redirect")
+	case (address == c.Listen || address == c.Admin.Listen) && !strings.HasSuffix(address, ":0"):
+		c.report(key, "is the address of another listener", "use another port: browsers come to :80 without TLS")
 	}
 }
 

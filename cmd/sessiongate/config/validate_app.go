@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"cmp"
 	"crypto"
 	"crypto/x509"
@@ -19,7 +20,7 @@ func (c *Config) validateApp(key string, app *App, origins map[string]string) {
 		c.report(key+".origin", "has the same host as "+first, "give each app a host of its own")
 	}
 	origins[hostOf(app.Origin)] = key + ".origin"
-	c.validatePair(key+".tls", &app.TLS)
+	app.TLS.Certificate = c.certificate(key+".tls", app.TLS.Cert, app.TLS.Key)
 	if !basePath.MatchString(app.BasePath) || hasDots(app.BasePath) {
 		c.report(key+".base_path", "is not a path for the gateway's own endpoints", "write one such as /bff, without a slash at the end")
 	}
@@ -258,12 +259,37 @@ func (c *Config) pool(key string, file File) *x509.CertPool {
 	if file == "" {
 		return nil
 	}
-	content, ok := c.read(key, file)
 	pool := x509.NewCertPool()
-	if ok && !pool.AppendCertsFromPEM(content) {
-		c.report(key, "holds no certificate", "name a PEM file of the CA")
+	content, ok := c.read(key, file)
+	if !ok {
+		return pool
+	}
+	if what := addCertificates(pool, content); what != "" {
+		c.report(key, what, "name a PEM file of the CA")
 	}
 	return pool
+}
+
+// addCertificates adds all of a PEM file. Unlike AppendCertsFromPEM it leaves none
+// out silently: of a file that is half written, too, the rest is missed only by
+// those who need it.
+func addCertificates(pool *x509.CertPool, content []byte) (problem string) {
+	n := 0
+	for block, rest := pem.Decode(content); block != nil; block, rest = pem.Decode(rest) {
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if block.Type != "CERTIFICATE" || err != nil {
+			return "holds something that is no certificate"
+		}
+		pool.AddCert(certificate)
+		n++
+	}
+	switch {
+	case n == 0:
+		return "holds no certificate"
+	case n != bytes.Count(content, []byte("-----BEGIN ")):
+		return "holds a certificate that cannot be read"
+	}
+	return ""
 }
 
 // scopeToken is RFC 6749, section 3.3.

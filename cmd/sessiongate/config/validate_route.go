@@ -107,9 +107,12 @@ func (c *Config) validateUpstream(key string, r *Route) {
 
 func (c *Config) validateUpstreamTLS(key string, r *Route) {
 	t := &r.TLS
-	if r.Upstream.Scheme != "https" && (t.CA != "" || t.Cert != "" || t.Key != "") {
+	if r.Upstream.Scheme != "https" && (t.CA != "" || t.Cert != "" || t.Key != "" || t.InsecureSkipVerify) {
 		c.report(key, "has no effect: the upstream is not https", "remove it, or use https")
 		return
+	}
+	if t.CA != "" && t.InsecureSkipVerify {
+		c.report(key+".insecure_skip_verify", "makes ca useless: any certificate would do", "remove it: with ca the upstream is verified")
 	}
 	t.Pool = c.pool(key+".ca", t.CA)
 	t.Certificate = c.certificate(key, t.Cert, t.Key)

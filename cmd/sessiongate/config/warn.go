@@ -155,6 +155,9 @@ func (w *warner) route(key string, r *Route) {
 		if isRemote(r.Upstream) {
 			w.warn(key+".insecure_http", "sends access tokens over the network without TLS", "only where the network itself is encrypted")
 		}
+		if r.TLS.InsecureSkipVerify {
+			w.warn(key+".tls.insecure_skip_verify", "sends access tokens to whoever answers in the upstream's place", "only to try things out: name the upstream's CA in tls.ca instead")
+		}
 	case r.Auth == "required" && r.Kind == "api":
 		w.warn(key+".kind", "is api: visitors without a session get an error instead of the login", "set kind: page")
 	}
