@@ -2,16 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -34,67 +27,6 @@ func containsAll(text string, parts ...string) bool {
 		}
 	}
 	return true
-}
-
-// OP-09, and certificates by SNI that are read again when they change.
-func TestTLSWithACertificateForEachApp(t *testing.T) {
-	t.Parallel()
-	dir, path := site(t, settings{})
-	certificate(t, dir, "a", "a.localhost", 1)
-	certificate(t, dir, "b", "b.localhost", 2)
-	text := settings{}.String()
-	text = strings.Replace(text, "origin: http://localhost:8080", "origin: https://a.localhost\n    tls: {cert: a.pem, key: a.key}", 1)
-	text += strings.NewReplacer("a.localhost", "b.localhost", "a.pem", "b.pem", "a.key", "b.key").Replace(text[strings.Index(text, "  - origin"):])
-	write(t, path, text)
-	g := start(t, path)
-
-	serial := func(name string, maxVersion uint16) (int64, error) {
-		conn, err := tls.Dial("tcp", g.public, &tls.Config{ServerName: name, InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: maxVersion, NextProtos: []string{"h2"}})
-		if err != nil {
-			return 0, err
-		}
-		defer conn.Close()
-		if proto := conn.ConnectionState().NegotiatedProtocol; proto != "h2" {
-			t.Errorf("%s speaks %q, want h2", name, proto)
-		}
-		return conn.ConnectionState().PeerCertificates[0].SerialNumber.Int64(), nil
-	}
-	for name, want := range map[string]int64{"a.localhost": 1, "B.localhost": 2, "unknown.localhost": 1} {
-		if got, err := serial(name, 0); err != nil || got != want {
-			t.Errorf("%s: certificate %d, %v; want %d", name, got, err, want)
-		}
-	}
-	if _, err := serial("a.localhost", tls.VersionTLS11); err == nil {
-		t.Error("TLS 1.1 is spoken")
-	}
-	certificate(t, dir, "a", "a.localhost", 3)
-	g.await("config_reloaded") // no signal: the change is seen
-	eventually(t, "the new certificate", func() bool {
-		got, err := serial("a.localhost", 0)
-		return err == nil && got == 3
-	})
-}
-
-func certificate(t *testing.T, dir, name, host string, serial int64) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), DNSNames: []string{host},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, filepath.Join(dir, name+".pem"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})))
-	write(t, filepath.Join(dir, name+".key"), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
 }
 
 // OP-11: what is under way when SIGTERM comes is finished; what never ends does
