@@ -198,6 +198,11 @@ func (a *app) addRoutes(routes []Route, m *Metrics, log *slog.Logger) error {
 	}
 	// Of two paths that hold the same request one is a prefix of the other.
 	slices.SortStableFunc(a.routes, func(p, q *route) int { return len(q.path) - len(p.path) })
+	for _, rt := range a.routes {
+		rt.enclosing = slices.ContainsFunc(a.routes, func(inner *route) bool {
+			return inner != rt && liesUnder(inner.loose, rt.loose) && inner.guardsFrom(rt, "")
+		})
+	}
 	return errors.Join(faults...)
 }
 
@@ -209,6 +214,22 @@ func (a *app) route(path canonical) (*route, string) {
 		}
 	}
 	return nil, ""
+}
+
+// misread tells whether the upstream of a path's route could take the path for
+// one of a route that asks for more, which so would be gone around (PX-05,
+// CVE-2025-47952).
+func (a *app) misread(rt *route, method, path string) bool {
+	if !rt.enclosing {
+		return false
+	}
+	loose := loosely(path)
+	for _, inner := range a.routes {
+		if liesUnder(loose, inner.loose) {
+			return inner != rt && inner.guardsFrom(rt, method)
+		}
+	}
+	return false
 }
 
 // hasPages tells whether people look at what a path answers: our endpoints for

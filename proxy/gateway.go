@@ -165,6 +165,9 @@ func (x *exchange) serve(r *http.Request) error {
 		return errNoRoute
 	}
 	x.route, x.meters = rt, rt.meters
+	if a.misread(rt, r.Method, path.raw) {
+		return errReadings
+	}
 	return x.serveRoute(r, forward)
 }
 

@@ -38,6 +38,7 @@ const (
 	errHidden   = badPath("the path contains an encoded slash, backslash or control character")
 	errTwice    = badPath("the path contains a character that is encoded twice")
 	errOverlong = badPath("the path contains an overlong UTF-8 sequence")
+	errReadings = badPath("the path may be read as one that asks for more: write it plainly")
 )
 
 // canonicalPath reads the path from the raw request target. It does not look at
@@ -234,6 +235,48 @@ func liesUnder(path, routePath string) bool {
 		return strings.HasPrefix(path, routePath)
 	}
 	return path == routePath
+}
+
+// loosely is a path as the most lenient of upstreams reads it: decoded twice,
+// without parameters, several slashes as one, the dots and spaces at the end of a
+// segment dropped as Windows does, in lower case as IIS and Express compare. No
+// slash and no dot segment can come out of it that canonicalise did not see.
+func loosely(path string) string {
+	for range 2 {
+		path = decoded(path)
+	}
+	var b strings.Builder
+	b.Grow(len(path))
+	b.WriteByte('/')
+	for segment, more := "", true; more; {
+		segment, path, more = strings.Cut(path, "/")
+		segment, _, _ = strings.Cut(segment, ";")
+		if segment = strings.TrimRight(segment, ". "); segment == "" {
+			continue
+		}
+		b.WriteString(strings.ToLower(segment))
+		if more {
+			b.WriteByte('/')
+		}
+	}
+	return b.String()
+}
+
+// decoded decodes what can be decoded.
+func decoded(path string) string {
+	if strings.IndexByte(path, '%') < 0 {
+		return path
+	}
+	b := make([]byte, 0, len(path))
+	for i := 0; i < len(path); i++ {
+		c := path[i]
+		if c == '%' && i+2 < len(path) && isHex(path[i+1]) && isHex(path[i+2]) {
+			c = unhex(path[i+1])<<4 | unhex(path[i+2])
+			i += 2
+		}
+		b = append(b, c)
+	}
+	return string(b)
 }
 
 // isUnreserved is RFC 3986, section 2.3.

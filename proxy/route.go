@@ -17,7 +17,7 @@ import (
 // zero value of a field is its default.
 type Route struct {
 	Path     string   // with a trailing slash a subtree, without one that path alone
-	Upstream *url.URL // http, https, or unix with the socket's path; nil: Static
+	Upstream *url.URL // http, https, h2c, or unix with the socket's path; nil: Static
 	Static   *Static
 	Kind     Kind
 	Auth     Auth
@@ -35,7 +35,7 @@ type Route struct {
 	StreamKeepsAlive     bool          // an open stream counts as use of its session
 	EndWithSession       bool          // all answers break off when their session ends, not WebSockets and event streams only
 	TLS                  UpstreamTLS
-	// InsecureHTTP allows plain http to a host that is neither loopback nor
+	// InsecureHTTP allows plain http and h2c to a host that is neither loopback nor
 	// private, where others can read the token on its way.
 	InsecureHTTP bool
 }
@@ -84,6 +84,7 @@ const anyMethod = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 // route is a Route compiled.
 type route struct {
 	path    string
+	loose   string // path, as loosely reads it
 	app     *app
 	page    bool
 	auth    Auth
@@ -99,6 +100,8 @@ type route struct {
 	proxy              *httputil.ReverseProxy
 	transport          *http.Transport
 	scheme, host, base string
+	where              string // the upstream without its base
+	enclosing          bool   // a route below it, on the same upstream, asks for more
 	preserveHost       bool
 	keepAuthorization  bool
 	maxBody            int64
@@ -110,7 +113,7 @@ type route struct {
 
 func newRoute(c Route, a *app, m *Metrics, log *slog.Logger) (*route, error) {
 	rt := &route{
-		path: c.Path, app: a, meters: m.meters(a.origin, c.Path),
+		path: c.Path, loose: loosely(c.Path), app: a, meters: m.meters(a.origin, c.Path),
 		page: c.Kind == KindPage, auth: c.Auth, csrf: c.CSRF, methods: c.Methods, allow: anyMethod,
 		strip: strings.TrimSuffix(c.StripPrefix, "/"), keepAuthorization: c.ForwardAuthorization,
 		preserveHost: c.PreserveHost, maxBody: c.MaxBody,
@@ -204,9 +207,9 @@ func (c Route) checkDestination() error {
 			return errors.New("upstream: a socket is written unix:///path")
 		}
 		return nil
-	case "http", "https":
+	case "http", "https", "h2c":
 	default:
-		return fmt.Errorf("upstream: scheme %q is not http, https or unix", u.Scheme)
+		return fmt.Errorf("upstream: scheme %q is not http, https, h2c or unix", u.Scheme)
 	}
 	if u.Hostname() == "" || strings.Contains(u.Host, "*") {
 		return errors.New("upstream has no fixed host")
@@ -216,8 +219,8 @@ func (c Route) checkDestination() error {
 			return fmt.Errorf("upstream: %w", err)
 		}
 	}
-	if u.Scheme == "http" && !c.InsecureHTTP && !isNear(u.Hostname()) {
-		return errors.New("upstream: plain http to a public host shows tokens to the network; use https, or insecure_http: true")
+	if u.Scheme != "https" && !c.InsecureHTTP && !isNear(u.Hostname()) {
+		return errors.New("upstream: plain http or h2c to a public host shows tokens to the network; use https, or insecure_http: true")
 	}
 	return nil
 }
@@ -236,7 +239,12 @@ func isNear(host string) bool {
 func (rt *route) connect(c Route, log *slog.Logger) {
 	rt.transport = newTransport(c)
 	rt.scheme, rt.host, rt.base = c.Upstream.Scheme, c.Upstream.Host, c.Upstream.EscapedPath()
+	if rt.scheme == "h2c" {
+		rt.scheme = "http" // there is no other in URLs (RFC 9113, section 3.1)
+	}
+	rt.where = rt.scheme + "://" + rt.host
 	if rt.scheme == "unix" {
+		rt.where += c.Upstream.Path
 		rt.scheme, rt.host, rt.base = "http", "localhost", ""
 	}
 	var upstream http.RoundTripper = rt.transport
@@ -261,6 +269,22 @@ func (rt *route) close() {
 func (rt *route) allows(method string) bool {
 	return len(rt.methods) == 0 || slices.Contains(rt.methods, method)
 }
+
+// guardsFrom tells whether a route asks more of a request than another does that
+// leads to the same upstream. No method is one that no list has.
+func (rt *route) guardsFrom(other *route, method string) bool {
+	switch {
+	case rt.static != nil || other.static != nil || rt.where != other.where:
+		return false
+	case rt.auth != other.auth:
+		return rank(rt.auth) > rank(other.auth)
+	case rt.auth != AuthNone && rt.csrf == CSRFHeader && other.csrf == CSRFOrigin:
+		return true
+	}
+	return !rt.allows(method)
+}
+
+func rank(a Auth) int { return slices.Index([]Auth{AuthNone, AuthOptional, AuthRequired}, a) }
 
 // stripped is a path of this route without strip_prefix.
 func (rt *route) stripped(path string) string {
