@@ -70,6 +70,8 @@ func TestFaults(t *testing.T) {
 		"a framing header":           {route(func(r *Route) { r.ResponseHeaders.Remove = []string{"content-length"} }), "cannot be changed"},
 		"a negative limit":           {route(func(r *Route) { r.MaxBody = -1 }), "not negative"},
 		"PX-18: http in the open":    {upstream("http://api.example.com"), "insecure_http"},
+		"PX-18: h2c in the open":     {upstream("h2c://api.example.com"), "insecure_http"},
+		"h2c without a host":         {upstream("h2c:///path"), "no fixed host"},
 		"http to cloud metadata":     {upstream("http://169.254.169.254/"), "insecure_http"},
 		"PX-04: a wildcard upstream": {upstream("https://*.example.com"), "no fixed host"},
 		"an upstream with a query":   {upstream("https://api.example.com/?x"), "query"},
@@ -104,7 +106,7 @@ func TestFaults(t *testing.T) {
 func TestGoodUpstreams(t *testing.T) {
 	w := newWorld(t)
 	for _, s := range []string{
-		"http://127.0.0.1:9000", "http://[::1]:9000/", "http://10.0.0.5/base/", "http://api:8080", "http://localhost", "http://api.localhost", "https://api.example.com/v1", "unix:///run/api.sock",
+		"http://127.0.0.1:9000", "http://[::1]:9000/", "http://10.0.0.5/base/", "http://api:8080", "http://localhost", "http://api.localhost", "https://api.example.com/v1", "h2c://api:50051", "h2c://127.0.0.1:50051/base", "unix:///run/api.sock",
 	} {
 		a := App{Origin: testOrigin, BasePath: "/bff", Sessions: w.sessions, Routes: []Route{{Path: "/", Upstream: must(url.Parse(s))}}}
 		if _, err := New(Config{Apps: []App{a}}); err != nil {

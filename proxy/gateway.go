@@ -134,12 +134,17 @@ func (x *exchange) serve(r *http.Request) error {
 	if a != nil {
 		x.app, x.meters = a, a.unrouted
 	}
+	if err := x.checkHTTP2(r); err != nil {
+		return err
+	}
 	switch {
 	case r.Method == http.MethodTrace || r.Method == http.MethodConnect:
 		return notAllowed(anyMethod) // they would bounce cookies back, or make a tunnel (PX-06)
 	case !isToken(r.Method):
 		return notAllowed(anyMethod) // over HTTP/2 it may be anything
-	case a == nil || x.misdirected(r):
+	case a == nil:
+		return noApp(r.Host)
+	case x.misdirected(r):
 		return errUnknownHost
 	}
 	path, err := canonicalPath(r)

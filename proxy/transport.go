@@ -38,6 +38,10 @@ func newTransport(c Route) *http.Transport {
 		ForceAttemptHTTP2:     c.Upstream.Scheme == "https",
 		TLSClientConfig:       c.TLS.config(),
 	}
+	if c.Upstream.Scheme == "h2c" {
+		t.Protocols = new(http.Protocols)
+		t.Protocols.SetUnencryptedHTTP2(true)
+	}
 	if c.Upstream.Scheme == "unix" {
 		socket := c.Upstream.Path
 		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -75,7 +75,7 @@ func (c *Config) validateStatic(key string, r *Route) {
 
 func (c *Config) validateUpstream(key string, r *Route) {
 	u := r.Upstream
-	const fix = "write http(s)://host[:port][/base] or unix:///path"
+	const fix = "write http(s)://host[:port][/base], h2c://host[:port][/base] or unix:///path"
 	switch {
 	case u.Scheme == "unix":
 		if u.Host != "" || u.Path == "" || u.Path[0] != '/' {
@@ -84,7 +84,7 @@ func (c *Config) validateUpstream(key string, r *Route) {
 		if c.Admin.Socket != "" && filepath.Clean(u.Path) == string(c.Admin.Socket) {
 			c.report(key+".upstream", "is admin.socket", "name the API's socket: the admin socket is not for the public")
 		}
-	case u.Scheme != "http" && u.Scheme != "https":
+	case u.Scheme != "https" && !isPlain(u):
 		c.report(key+".upstream", "has a scheme that is not supported", fix)
 	case u.Hostname() == "":
 		c.report(key+".upstream", "has no host", fix)
@@ -96,7 +96,7 @@ func (c *Config) validateUpstream(key string, r *Route) {
 		c.report(key+".upstream", "has a port that does not exist", "use 1 to 65535")
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		c.report(key+".upstream", "has a query or a fragment", fix)
-	case u.Scheme == "http" && !r.InsecureHTTP && !isNear(u.Hostname()):
+	case isPlain(u) && !r.InsecureHTTP && !isNear(u.Hostname()):
 		c.report(key+".upstream", "would send access tokens over the network without TLS", "use https, or set insecure_http: true where the network itself is encrypted")
 	}
 	if r.Timeout == 0 {
@@ -198,5 +198,9 @@ func (c *Config) validateMethods(key string, methods []string) {
 	}
 }
 
-// isRemote tells upstreams that are reached through DNS and more than one hop.
-func isRemote(u *url.URL) bool { return u != nil && u.Scheme == "http" && !isNear(u.Hostname()) }
+// isPlain tells upstreams that are reached without TLS: by HTTP/1.1, or by HTTP/2.
+func isPlain(u *url.URL) bool { return u.Scheme == "http" || u.Scheme == "h2c" }
+
+// isRemote tells upstreams that are reached in the clear, through DNS and more
+// than one hop.
+func isRemote(u *url.URL) bool { return u != nil && isPlain(u) && !isNear(u.Hostname()) }
