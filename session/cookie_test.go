@@ -139,6 +139,9 @@ func FuzzSessionCookie(f *testing.F) {
 		}
 		tell(t, "half a cookie opens", a.openCookie(mine[:int(at)%len(mine)]), nil)
 
+		if strings.ContainsAny(first+second, "\r\n\x00") {
+			return // net/http lets no such header in
+		}
 		h := http.Header{"Cookie": {first, second}}
 		got, n := FindCookie(h, name)
 		want := found(h, name)
