@@ -139,7 +139,7 @@ func admitEndpoint(class Class, h http.Header, origin string) csrfError {
 		return admitted // the one proves itself by what it sends, the other is no secret
 	case Navigation:
 		// A prefetch of the logout link must not log out.
-		if len(h["Sec-Purpose"]) > 0 || hasFetchMetadata(h) && !isDocument(h) {
+		if isPrefetch(h) || hasFetchMetadata(h) && !isDocument(h) {
 			return errOriginDenied
 		}
 		return admitted
@@ -166,6 +166,22 @@ func isNavigation(method string, h http.Header) bool {
 		return isDocument(h)
 	}
 	return accepts(h, "text/html")
+}
+
+// isPrefetch tells what a browser loads before the user asks for it. The fields
+// of old browsers have other uses too, so their values count.
+func isPrefetch(h http.Header) bool {
+	if len(h["Sec-Purpose"]) > 0 {
+		return true
+	}
+	for _, name := range [...]string{"Purpose", "X-Purpose", "X-Moz"} {
+		for _, word := range [...]string{"prefetch", "prerender", "preview"} {
+			if hasToken(h[name], word) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func hasFetchMetadata(h http.Header) bool {
@@ -198,6 +214,25 @@ func isHandshake(method string, h http.Header) bool {
 	return len(h["Upgrade"]) > 0 && method == http.MethodGet &&
 		len(h["Upgrade"]) == 1 && strings.EqualFold(strings.TrimSpace(h["Upgrade"][0]), "websocket") &&
 		hasToken(h["Connection"], "upgrade")
+}
+
+// overrides tells whether a header names another method, which some upstreams obey
+// in place of the request line's, and which the route does not allow (CSRF-11).
+func (rt *route) overrides(h http.Header) bool {
+	if len(rt.methods) == 0 {
+		return false
+	}
+	for name, values := range h {
+		switch fold(name) {
+		case "X-Http-Method-Override", "X-Http-Method", "X-Method-Override":
+			for _, v := range values {
+				if !rt.allows(strings.ToUpper(strings.TrimSpace(v))) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 func isEventSource(method string, h http.Header) bool {

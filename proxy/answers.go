@@ -24,6 +24,7 @@ func modifyAnswer(res *http.Response) error {
 			to[name] = values
 		}
 	}
+	x.fence(to)
 	x.decorate(to)
 	clear(from)
 	if v := to["Content-Type"]; v != nil {
@@ -87,24 +88,29 @@ func (x *exchange) answerField(name string, values []string) []string {
 	case "Set-Cookie":
 		return x.foreignCookies(values)
 	case "Location", "Content-Location":
-		return x.outside(values)
-	case "X-Sessiongate", // says that an answer is ours
-		"Service-Worker-Allowed", "Clear-Site-Data", "Strict-Transport-Security": // speak for the whole origin
-		return nil
-	case "Surrogate-Control":
-		if x.session != nil {
-			return nil
+		if len(values) == 1 {
+			return x.outside(values, 0, len(values[0]))
 		}
-	}
-	if strings.HasPrefix(name, "Access-Control-") {
+	case "Refresh", "Link":
+		return x.outsideIn(values)
+	case "X-Sessiongate", // says that an answer is ours
+		"Service-Worker-Allowed", "Clear-Site-Data", "Strict-Transport-Security", "Alt-Svc", "Nel": // speak for the whole origin
 		return nil
 	}
-	// Targeted fields overrule the Cache-Control that decorate makes private (RFC
-	// 9213, section 2.1).
-	if x.session != nil && strings.HasSuffix(name, "Cdn-Cache-Control") {
+	if strings.HasPrefix(name, "Access-Control-") || x.session != nil && isTargeted(name) {
 		return nil
 	}
 	return values
+}
+
+// isTargeted tells the fields for caches on the way, which overrule the
+// Cache-Control that decorate makes private (RFC 9213, section 2.1).
+func isTargeted(name string) bool {
+	switch name {
+	case "Surrogate-Control", "Edge-Control", "X-Accel-Expires":
+		return true
+	}
+	return strings.HasSuffix(name, "-Cache-Control")
 }
 
 // decorate adds what is ours to an upstream's answer, and at last what the
@@ -113,8 +119,29 @@ func (x *exchange) decorate(h http.Header) {
 	if x.session != nil {
 		h["Cache-Control"] = privately(h["Cache-Control"])
 	}
+	if x.route.auth == AuthOptional && x.route.token {
+		// With and without a session the upstream answers differently, and what is
+		// for nobody in particular may be cached (RFC 9110, section 12.5.5).
+		addVary(h, varyCookie)
+	}
 	x.secure(h)
 	x.route.answerRules.apply(h)
+}
+
+// fence keeps an API's answers from being loaded as an image or a script of
+// another site, or read as something else than they are (CSRF-09). Requests of
+// that sort are refused; this holds for browsers that do not show it. An upstream
+// that says more is believed.
+func (x *exchange) fence(h http.Header) {
+	if x.route.page || x.route.auth == AuthNone {
+		return
+	}
+	if h["Cross-Origin-Resource-Policy"] == nil {
+		h["Cross-Origin-Resource-Policy"] = sameOrigin
+	}
+	if h["X-Content-Type-Options"] == nil {
+		h["X-Content-Type-Options"] = noSniff
+	}
 }
 
 // secure adds what all answers carry: HSTS, and CORS on those of routes.
@@ -164,14 +191,12 @@ func (x *exchange) foreignCookies(values []string) []string {
 	return kept
 }
 
-// outside turns addresses on the upstream, which browsers cannot reach and
-// should not learn, into addresses here (PX-08).
-func (x *exchange) outside(values []string) []string {
-	rt := x.route
-	if len(values) != 1 || !strings.HasPrefix(values[0], rt.scheme+"://") {
-		return values
-	}
-	rest, ok := strings.CutPrefix(values[0][len(rt.scheme)+3:], rt.host)
+// outside turns an address on the upstream, which browsers cannot reach and
+// should not learn, into an address here (PX-08). It stands in the one value from
+// start to end.
+func (x *exchange) outside(values []string, start, end int) []string {
+	rt, v := x.route, values[0]
+	rest, ok := strings.CutPrefix(v[start:end], rt.scheme+"://"+rt.host)
 	if !ok || rest != "" && rest[0] != '/' && rest[0] != '?' && rest[0] != '#' {
 		return values
 	}
@@ -182,7 +207,21 @@ func (x *exchange) outside(values []string) []string {
 	if rest == "" || rest[0] != '/' {
 		rest = "/" + rest
 	}
-	return []string{x.app.origin + rest}
+	return []string{v[:start] + x.app.origin + rest + v[end:]}
+}
+
+// outsideIn does the same for every address in fields that hold more than that.
+func (x *exchange) outsideIn(values []string) []string {
+	own := x.route.scheme + "://" + x.route.host
+	changed := slices.Clone(values)
+	for i, v := range changed {
+		for at := strings.LastIndex(v, own); at >= 0; at = strings.LastIndex(v[:at], own) {
+			end := at + strings.IndexAny(v[at:]+">", "> \"',")
+			v = x.outside([]string{v}, at, end)[0]
+		}
+		changed[i] = v
+	}
+	return changed
 }
 
 // isEventStream tells a stream of server-sent events by its media type.

@@ -57,7 +57,17 @@ var (
 	corsTrue   = []string{"true"}
 	corsExpose = []string{"X-Sessiongate, X-Request-Id, Retry-After, WWW-Authenticate"}
 	varyOrigin = []string{"Origin"}
+	varyCookie = []string{"Cookie"}
 )
+
+// addVary tells caches of a field that the answer depends on.
+func addVary(h http.Header, name []string) {
+	if vary := h["Vary"]; vary == nil {
+		h["Vary"] = name
+	} else if !hasToken(vary, name[0]) && !hasToken(vary, "*") {
+		h["Vary"] = append(slices.Clip(vary), name...)
+	}
+}
 
 // addCORS lets a listed origin read an answer, an error of ours included (pain
 // 16). What one origin may read depends on who asks, so caches must ask.
@@ -65,11 +75,7 @@ func (x *exchange) addCORS(h http.Header) {
 	if len(x.app.site.listed) == 0 {
 		return
 	}
-	if vary := h["Vary"]; vary == nil {
-		h["Vary"] = varyOrigin
-	} else if !hasToken(vary, "Origin") && !hasToken(vary, "*") {
-		h["Vary"] = append(slices.Clip(vary), varyOrigin...)
-	}
+	addVary(h, varyOrigin)
 	if x.cors != nil {
 		h["Access-Control-Allow-Origin"] = x.cors
 		h["Access-Control-Allow-Credentials"] = corsTrue

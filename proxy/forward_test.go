@@ -179,7 +179,7 @@ func TestRequestTrailersAreDiscarded(t *testing.T) {
 
 // TestRedirectsPass: they are the browser's to follow, with addresses that it
 // can reach (PX-08).
-func TestRedirectsPass(t *testing.T) {
+func TestPX08RedirectsPass(t *testing.T) {
 	w := newWorld(t, func(w *world, a *App, _ *Config) {
 		base := *must(url.Parse(w.up.URL + "/base"))
 		a.Routes = append(a.Routes, Route{Path: "/based/", Upstream: &base, Auth: AuthNone, StripPrefix: "/based"})
@@ -207,6 +207,36 @@ func TestRedirectsPass(t *testing.T) {
 	}
 	if n := len(other.requests()); n != 0 {
 		t.Errorf("the gateway followed %d redirects", n)
+	}
+}
+
+// PX-08: the other fields that hold addresses, in final and in interim answers.
+func TestPX08NoFieldTellsTheUpstreamsName(t *testing.T) {
+	w := newWorld(t)
+	own := w.up.URL
+	for _, row := range []struct{ name, field, want string }{
+		{"Content-Location", own + "/x", testOrigin + "/x"},
+		{"Refresh", "5; url=" + own + "/x?y", "5; url=" + testOrigin + "/x?y"},
+		{"Refresh", `0;URL="` + own + `"`, `0;URL="` + testOrigin + `/"`},
+		{"Refresh", "5", "5"},
+		{"Link", "<" + own + `/x?page=2>; rel="next", <` + own + `/x?page=9>; rel="last"`, "<" + testOrigin + `/x?page=2>; rel="next", <` + testOrigin + `/x?page=9>; rel="last"`},
+		{"Link", "<https://cdn.example/a.css>; rel=preload", "<https://cdn.example/a.css>; rel=preload"},
+		{"Link", "<" + own + ".evil/x>; rel=next", "<" + own + ".evil/x>; rel=next"},
+	} {
+		w.up.answer(func(rw http.ResponseWriter, r *http.Request) {
+			rw.Header().Set(row.name, row.field)
+			if row.name == "Link" {
+				rw.WriteHeader(http.StatusEarlyHints)
+			}
+			rw.WriteHeader(http.StatusOK)
+		})
+		c := w.dial()
+		io.WriteString(c, rawRequest("GET /open/x", "", []string{"Connection: close"}))
+		all := string(must(io.ReadAll(c)))
+		want := map[bool]int{true: 2, false: 1}[row.name == "Link"]
+		if n := strings.Count(all, "\r\n"+row.name+": "+row.want+"\r\n"); n != want {
+			t.Errorf("%s: %s arrives as\n%s", row.name, row.field, all)
+		}
 	}
 }
 

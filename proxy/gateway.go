@@ -147,6 +147,9 @@ func (x *exchange) serve(r *http.Request) error {
 	case x.misdirected(r):
 		return errUnknownHost
 	}
+	if !a.isOwn(r.URL.Path) {
+		x.readCORS(r.Header["Origin"]) // before all that a listed origin should learn of
+	}
 	path, err := canonicalPath(r)
 	if err != nil {
 		return err
@@ -164,15 +167,11 @@ func (x *exchange) serve(r *http.Request) error {
 	if own {
 		return x.serveEndpoint(r, path.match)
 	}
-	x.readCORS(r.Header["Origin"])
 	rt, forward := a.route(path)
 	if rt == nil {
 		return errNoRoute
 	}
 	x.route, x.meters = rt, rt.meters
-	if a.misread(rt, r.Method, path.raw) {
-		return errReadings
-	}
 	return x.serveRoute(r, forward)
 }
 
@@ -183,10 +182,13 @@ func (x *exchange) serveRoute(r *http.Request, path string) error {
 		x.navigation = isNavigation(r.Method, r.Header)
 		x.page = rt.page && x.navigation
 	}
+	if x.app.misread(rt, r.Method, x.path) {
+		return errReadings
+	}
 	if isPreflight(r) {
 		return x.preflight(r)
 	}
-	if !rt.allows(r.Method) {
+	if !rt.allows(r.Method) || rt.overrides(r.Header) {
 		return notAllowed(rt.allow)
 	}
 	if rt.auth != AuthNone {

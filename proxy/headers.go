@@ -173,7 +173,7 @@ func (rt *route) drops(name string, trusted, keepTrace bool) bool {
 		// Under another spelling a field is always the client's own, also behind a
 		// trusted proxy, and only ever there to be mistaken.
 		name = fold(name)
-		return isGateways(name) || isForwarding(name) || rt.requestRules.drops[name]
+		return isGateways(name) || isForwarding(name) || slices.Contains(framing, name) || rt.requestRules.drops[name]
 	}
 	switch {
 	case name == "Authorization":
@@ -207,8 +207,16 @@ func isForwarding(name string) bool {
 	case "Forwarded", "X-Real-Ip", "X-Rewrite-Url":
 		return true
 	}
-	return len(name) > 8 && name[:2] == "X-" &&
-		(strings.HasPrefix(name, "X-Forwarded") || strings.HasPrefix(name, "X-Original-") || strings.HasPrefix(name, "X-Envoy-"))
+	if len(name) <= 8 {
+		return false
+	}
+	if name[:2] == "X-" && (strings.HasPrefix(name, "X-Forwarded") || strings.HasPrefix(name, "X-Original-") || strings.HasPrefix(name, "X-Envoy-")) {
+		return true
+	}
+	if last := name[len(name)-1]; last != 'p' && last != '6' {
+		return false
+	}
+	return strings.HasSuffix(name, "Client-Ip") || strings.HasSuffix(name, "-Connecting-Ip") || strings.HasSuffix(name, "-Connecting-Ipv6")
 }
 
 // addVia appends us to Via. A request that has been here is going in a circle

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestTrustedProxies: who is believed, and what (HT-04, PX-24, pain 22).
-func TestTrustedProxies(t *testing.T) {
+// Who is believed, and what (HT-04, PX-24, CVE-2025-41235, pain 22).
+func TestHT04TrustedProxies(t *testing.T) {
 	var client string
 	serve := func(rw http.ResponseWriter, r *http.Request) error {
 		client = ClientAddress(r)
@@ -50,7 +50,7 @@ func TestTrustedProxies(t *testing.T) {
 		if client != row.client || row.requestID != "" && id != row.requestID || !isRequestID(id) {
 			t.Errorf("%s: client %s, id %s; want %s, %s", row.name, client, id, row.client, row.requestID)
 		}
-		w.send("GET /open/x", append(row.header, "X-Forwarded-Port: 444", "baggage: a=1", "x_forwarded_for: 10.1.1.1", "X-Forwarded-Proto: http", "X-Forwarded-Host: evil.example")...)
+		w.send("GET /open/x", append(row.header, "X-Forwarded-Port: 444", "CF-Connecting-IP: 203.0.113.7", "baggage: a=1", "x_forwarded_for: 10.1.1.1", "X-Forwarded-Proto: http", "X-Forwarded-Host: evil.example")...)
 		saw := w.up.last(t).Header
 		if got := saw["X-Forwarded-For"]; len(got) != 1 || got[0] != row.forwardedFor {
 			t.Errorf("%s: X-Forwarded-For = %q, want %q", row.name, got, row.forwardedFor)
@@ -58,8 +58,10 @@ func TestTrustedProxies(t *testing.T) {
 		if saw.Get("X-Forwarded-Proto") != "https" || saw.Get("X-Forwarded-Host") != testHost || saw["X_forwarded_for"] != nil || saw["Baggage"] != nil {
 			t.Errorf("%s: the upstream sees %v", row.name, saw)
 		}
-		if got := saw["X-Forwarded-Port"] != nil; got != row.otherForwarded {
-			t.Errorf("%s: X-Forwarded-Port passes: %v", row.name, got)
+		for _, name := range []string{"X-Forwarded-Port", "Cf-Connecting-Ip"} {
+			if got := saw[name] != nil; got != row.otherForwarded {
+				t.Errorf("%s: %s passes: %v", row.name, name, got)
+			}
 		}
 		if got := saw.Get("Traceparent"); row.traceparent != "" && got != row.traceparent || !isTraceparent(got) || saw.Get("Tracestate") != row.tracestate {
 			t.Errorf("%s: traceparent %s, tracestate %s", row.name, got, saw.Get("Tracestate"))
@@ -67,9 +69,9 @@ func TestTrustedProxies(t *testing.T) {
 	}
 }
 
-// TestVia: entries are kept in order, and a request that comes back is a loop
+// TestHT02HT03Via: entries are kept in order, and a request that comes back is a loop
 // (HT-02, HT-03).
-func TestVia(t *testing.T) {
+func TestHT02HT03Via(t *testing.T) {
 	w := newWorld(t)
 	w.send("GET /open/x", "Via: 1.0 fred, 1.1 p.example.net", "Via: 2 other")
 	if got, want := w.up.last(t).Header["Via"], []string{"1.0 fred, 1.1 p.example.net", "2 other", "1.1 " + pseudonym}; !slices.Equal(got, want) {
