@@ -1,0 +1,207 @@
+// Package redisstore keeps sessions in Redis or Valkey, for any number of
+// processes: one server, one with Sentinels, or a Cluster. It needs Redis 6.2 or
+// any Valkey.
+//
+// # Keys
+//
+// Sessions are spread over partitions by the first bits of their keys. All of a
+// partition is in one slot of a Cluster, its name being the hash tag, so that
+// what is promised of a session is kept by one command or one Lua script. Without
+// a Cluster there is one partition. Keys and tags are raw bytes.
+//
+//	{0}:session:KEY  string: a live record or a tombstone (record.go)
+//	{0}:used         sorted set: live sessions by last use, in microseconds
+//	{0}:created      sorted set: live sessions by creation
+//	{0}:expires      sorted set: live sessions by absolute end
+//	{0}:tag:TAG      sorted set, all scores 0: live sessions that carry the tag,
+//	                 and so in the order of their keys
+//	{0}:mark:TAG     string: a mark
+//	{0}:once:KEY     string: a claim
+//	{0}:lease:KEY    string: a lease, by its token
+//
+// and, in a Cluster only, the directory of a tag, in a slot of its own:
+//
+//	{TAG}:places     set: partitions in which sessions carry the tag, or did, or
+//	                 are about to
+//	{TAG}:mark       string: a mark
+//
+// Every key expires. A live record does a day after its tombstone would: Sweep
+// ended it long before, unless no process was there to sweep. The sets last as
+// long as the longest of their members. Members leave with their session; those
+// that a record which expired has left behind are removed when they are met, and
+// each Create looks for some, so that no tag's set outgrows its live sessions for
+// long.
+//
+// # In a Cluster
+//
+// What is about a tag takes several scripts, of one slot each. Any of them may be
+// the last: the process dies, or the network. These orders keep the promises.
+//
+// Create first enters its partition into the directories of its tags, where a
+// mark refuses it, then writes record and indexes by one script, which asks the
+// marks of the partition. If it stops between the two, a directory names a
+// partition in which there is nothing: that costs a look, and ends when the
+// directory expires.
+//
+// Mark first marks the directory, then every partition that the directory names.
+// A Create that entered the directory later is refused by the first mark. One
+// that entered it earlier is refused in the partition, or was done there before
+// the mark came; then an EndTagged after the mark finds it, since the directory
+// names its partition. A Mark that stops half way has not returned nil, and what
+// it did keeps no login from starting that began later.
+//
+// EndTagged, Tagged, Sweep and Count go through the partitions, one script each.
+// A session never moves, so none is told of twice. Those that a broken off call
+// did not reach are as they were.
+//
+// # Time
+//
+// How long something lasts is sent as a duration and counted by the server's
+// clock alone: leases, claims, marks, and when a key expires. So clocks that
+// differ between replicas make no claim end early and no lease have two holders.
+// The times of a record are those of the processes that wrote them. Sweep takes
+// the earlier of its caller's clock and the server's, so that a replica whose
+// clock is fast ends nobody's session; ClockSkew tells how far off it is.
+//
+// # Unknown
+//
+// Whatever the server answers but what was asked for (LOADING, READONLY, NOAUTH,
+// OOM, CLUSTERDOWN), and no answer at all, is an error of the third kind. A write
+// is sent once. It is sent again only after an answer that says it was not done:
+// MOVED, ASK and TRYAGAIN of a Cluster, NOSCRIPT. Reads are repeated once when
+// their connection broke.
+//
+// End, EndTagged, Sweep and Replace go through when the server is out of memory,
+// as Redis refuses but the first write of a script: they begin with one that takes
+// none. A logout needs no room, and a rotated token is not lost for want of it.
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"sessiongate/session"
+)
+
+// Store is a session.Store in Redis.
+type Store struct {
+	opts   Options
+	layout layout
+
+	// room bounds the calls that wait for the server.
+	room chan struct{}
+	link link
+
+	// mu is held for reading by each call in progress; it guards closed.
+	mu     sync.RWMutex
+	closed bool
+	// closing wakes those who wait for a lease.
+	closing   chan struct{}
+	closeOnce sync.Once
+	// calls counts what was sent and is not answered, whether or not somebody still
+	// waits for it.
+	calls sync.WaitGroup
+}
+
+var _ session.Store = (*Store)(nil)
+
+// Open returns a store in the Redis that the options name. It does not wait for
+// the server: until it is there, every call says that it could not be reached.
+func Open(o Options) (*Store, error) {
+	if err := o.complete(); err != nil {
+		return nil, fmt.Errorf("redisstore: %w", err)
+	}
+	s := &Store{
+		opts:    o,
+		layout:  newLayout(o.Prefix, o.Cluster),
+		room:    make(chan struct{}, maxCalls),
+		closing: make(chan struct{}),
+	}
+	s.link.options = o.client()
+	return s, nil
+}
+
+// Count returns how many live sessions there are.
+func (s *Store) Count(ctx context.Context) (int, error) {
+	cmds := make([]command, s.layout.partitions)
+	for n := range cmds {
+		used := s.layout.in(n).used
+		cmds[n] = func(b rueidis.Builder, _ bool) rueidis.Completed { return b.Zcard().Key(used).Build() }
+	}
+	answers, err := s.read(ctx, "count", cmds)
+	if err != nil {
+		return 0, err
+	}
+	var n int64
+	for _, a := range answers {
+		part, err := a.ToInt64()
+		if err != nil {
+			return 0, unknown("count", err)
+		}
+		n += part
+	}
+	return int(n), nil
+}
+
+// Ping tells whether the store can be reached; of a Cluster, whether all of it
+// can.
+func (s *Store) Ping(ctx context.Context) error {
+	if !s.opts.Cluster {
+		return s.tell(ctx, "ping", func(b rueidis.Builder, _ bool) rueidis.Completed { return b.Ping().Build() })
+	}
+	answers, err := s.read(ctx, "ping", []command{
+		func(b rueidis.Builder, _ bool) rueidis.Completed { return b.ClusterInfo().Build() },
+	})
+	if err != nil {
+		return err
+	}
+	info, err := answers[0].ToString()
+	if err != nil {
+		return unknown("ping", err)
+	}
+	if !strings.Contains(info, "cluster_state:ok") {
+		return unknown("ping", errors.New("the cluster is not whole"))
+	}
+	return nil
+}
+
+// ClockSkew tells by how much the clock of this process is ahead of the server's,
+// give or take the time the question takes.
+func (s *Store) ClockSkew(ctx context.Context) (time.Duration, error) {
+	asked := time.Now()
+	answers, err := s.ask(ctx, "time", []command{
+		func(b rueidis.Builder, _ bool) rueidis.Completed { return b.Time().Build() },
+	})
+	if err != nil {
+		return 0, err
+	}
+	middle := asked.Add(time.Since(asked) / 2)
+	parts, err := answers[0].AsIntSlice()
+	if err != nil {
+		return 0, unknown("time", err)
+	}
+	if len(parts) != 2 {
+		return 0, unknown("time", errAnswer)
+	}
+	return middle.Sub(time.Unix(parts[0], parts[1]*1000)), nil
+}
+
+// Close waits for calls in progress and closes the connections. Those who wait
+// for a lease are sent away.
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() {
+		close(s.closing)
+		s.mu.Lock()
+		s.closed = true
+		s.mu.Unlock()
+		s.calls.Wait()
+		s.link.close()
+	})
+	return nil
+}

@@ -1,0 +1,315 @@
+package redisstore
+
+import (
+	"crypto/sha1"
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"github.com/redis/rueidis"
+
+	"sessiongate/session"
+)
+
+// script is one that servers know by its hash.
+type script struct{ source, hash string }
+
+func newScript(source string) *script {
+	// SHA-1 is how Redis names scripts. Whoever finds two with one name could run
+	// them, so he could run any.
+	sum := sha1.Sum([]byte(source))
+	return &script{source, hex.EncodeToString(sum[:])}
+}
+
+// call runs the script. The keys are of one slot, and the script adds to their
+// partition's base the names that it finds out itself.
+func (sc *script) call(keys []string, args ...string) command {
+	return func(b rueidis.Builder, whole bool) rueidis.Completed {
+		if whole {
+			return b.Eval().Script(sc.source).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
+		}
+		return b.Evalsha().Sha1(sc.hash).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
+	}
+}
+
+// The answers of scripts begin with one of these.
+const (
+	done     = "done"
+	absent   = "absent"
+	ended    = "ended" // and the reason
+	exists   = "exists"
+	conflict = "conflict"
+	lost     = "lost"
+)
+
+// verdict reads the answer of a script: what follows "done", or the error of the
+// contract.
+func verdict(op string, r rueidis.RedisResult) ([]rueidis.RedisMessage, error) {
+	parts, err := r.ToArray()
+	if err != nil {
+		return nil, unknown(op, err)
+	}
+	if len(parts) == 0 {
+		return nil, unknown(op, errAnswer)
+	}
+	word, err := parts[0].ToString()
+	if err != nil {
+		return nil, unknown(op, err)
+	}
+	switch word {
+	case done:
+		return parts[1:], nil
+	case absent:
+		return nil, session.ErrAbsent
+	case exists:
+		return nil, session.ErrExists
+	case conflict:
+		return nil, session.ErrConflict
+	case lost:
+		return nil, session.ErrLeaseLost
+	case ended:
+		if len(parts) == 2 {
+			if reason, err := parts[1].ToString(); err == nil {
+				return nil, &session.Ended{Reason: session.Reason(reason)}
+			}
+		}
+	}
+	return nil, unknown(op, errAnswer)
+}
+
+// Parts of scripts. Where a partition is at stake, KEYS[1] to KEYS[3] are its sets
+// of live sessions and ARGV[1] is its base.
+//
+// The order of writes matters where the server may be out of memory: it refuses
+// the first write of a script if that takes memory, and then nothing was done.
+var (
+	// keep makes a key last at least so many milliseconds.
+	keep = `
+local function keep(key, ttl)
+  if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, ttl) end
+end
+`
+	// record reads a record's begin.
+	record = strings.NewReplacer("$LAST", fmt.Sprint(fixed)).Replace(`
+local function head(key) return redis.call('GETRANGE', key, 0, $LAST - 1) end
+local function state(head)
+  if head == '' then return {'absent'} end
+  local kind = string.sub(head, 1, 1)
+  if kind == 'T' then return {'ended', string.sub(head, 2)} end
+  if kind ~= 'L' then return redis.error_reply('ERR a record that this version does not read') end
+end
+local function version(head) return string.sub(head, 2, 21) end
+local function began(head) return string.sub(head, 22, 41) end
+local function length(head) return tonumber(string.sub(head, 42, 51)) end
+local function binding(head) return string.sub(head, 56, 87) end
+local function tags(key, head)
+  local all, n = {}, tonumber(string.sub(head, 52, 55))
+  local raw = redis.call('GETRANGE', key, $LAST, $LAST + 32 * n - 1)
+  for i = 1, n do all[i] = string.sub(raw, 32 * i - 31, 32 * i) end
+  return all
+end
+`)
+	// bury puts a tombstone in the place of a live record. It frees memory first.
+	bury = strings.NewReplacer("$SLACK", millis(sweepSlack)).Replace(`
+local function unlist(id)
+  for i = 1, 3 do redis.call('ZREM', KEYS[i], id) end
+end
+local function bury(id, key, head, reason)
+  unlist(id)
+  for _, tag in ipairs(tags(key, head)) do redis.call('ZREM', ARGV[1] .. 'tag:' .. tag, id) end
+  local ttl = redis.call('PTTL', key) - $SLACK
+  redis.call('UNLINK', key)
+  if ttl > 0 then redis.call('SET', key, 'T' .. reason, 'PX', ttl) end
+end
+`)
+)
+
+// createScript: KEYS[4] is the record's. ARGV: base, id, record, time to live,
+// began, scores of used, created and expires, tags.
+var createScript = newScript(keep + `
+local id, ttl = ARGV[2], tonumber(ARGV[4])
+if redis.call('EXISTS', KEYS[4]) == 1 then return {'exists'} end
+for i = 9, #ARGV do
+  local mark = redis.call('GET', ARGV[1] .. 'mark:' .. ARGV[i])
+  if mark and ARGV[5] < string.sub(mark, 1, 20) then return {'ended', string.sub(mark, 21)} end
+end
+redis.call('SET', KEYS[4], ARGV[3], 'PX', ttl)
+for i = 1, 3 do
+  redis.call('ZADD', KEYS[i], ARGV[i + 5], id)
+  keep(KEYS[i], ttl)
+end
+for i = 9, #ARGV do
+  local set = ARGV[1] .. 'tag:' .. ARGV[i]
+  for _, other in ipairs(redis.call('ZRANDMEMBER', set, 2)) do
+    if redis.call('EXISTS', ARGV[1] .. 'session:' .. other) == 0 then redis.call('ZREM', set, other) end
+  end
+  redis.call('ZADD', set, 0, id)
+  keep(set, ttl)
+end
+return {'done'}
+`)
+
+// replaceScript: KEYS[1] is the record's. ARGV: version, next version, data. The
+// first write takes no memory.
+var replaceScript = newScript(record + `
+local key = KEYS[1]
+local head = head(key)
+local gone = state(head)
+if gone then return gone end
+if version(head) ~= ARGV[1] then return {'conflict'} end
+local rest = redis.call('GETRANGE', key, 21, length(head) - 1)
+local ttl = math.max(1, redis.call('PTTL', key))
+redis.call('PEXPIRE', key, ttl)
+redis.call('SET', key, 'L' .. ARGV[2] .. rest .. ARGV[3], 'PX', ttl)
+return {'done'}
+`)
+
+// endScript: KEYS[4] is the record's. ARGV: base, id, reason, version or "",
+// score of unused since or "".
+var endScript = newScript(record + bury + `
+local id, key = ARGV[2], KEYS[4]
+local head = head(key)
+local gone = state(head)
+if gone then return gone end
+if ARGV[4] ~= '' and version(head) ~= ARGV[4] then return {'conflict'} end
+local used = redis.call('ZSCORE', KEYS[1], id) or '0'
+if ARGV[5] ~= '' and tonumber(used) > tonumber(ARGV[5]) then return {'conflict'} end
+local value = redis.call('GET', key)
+bury(id, key, head, ARGV[3])
+return {'done', value, used}
+`)
+
+// endTaggedScript: KEYS[4] is the tag's set. ARGV: base, reason, begin of the
+// range, how many, began before or "", spared ids. It returns whom it came to
+// last if there may be more, how many records it could not read, and id and
+// binding of each it ended.
+var endTaggedScript = newScript(record + bury + `
+local spared, answer = {}, {'done', '', 0}
+for i = 6, #ARGV do spared[ARGV[i]] = true end
+local ids = redis.call('ZRANGEBYLEX', KEYS[4], ARGV[3], '+', 'LIMIT', 0, ARGV[4])
+for _, id in ipairs(ids) do
+  local key = ARGV[1] .. 'session:' .. id
+  local head = head(key)
+  local gone = state(head)
+  if gone and gone.err then
+    answer[3] = answer[3] + 1
+  elseif gone then
+    redis.call('ZREM', KEYS[4], id)
+  elseif not spared[id] and (ARGV[5] == '' or began(head) < ARGV[5]) then
+    bury(id, key, head, ARGV[2])
+    answer[#answer + 1] = id
+    answer[#answer + 1] = binding(head)
+  end
+end
+if #ids == tonumber(ARGV[4]) then answer[2] = ids[#ids] end
+return answer
+`)
+
+// taggedScript: KEYS[1] is the set of uses, KEYS[2] the tag's. ARGV: base, begin
+// of the range, how many. It returns id, use and record but for its data of each.
+var taggedScript = newScript(record + `
+local answer, want, from = {'done'}, tonumber(ARGV[3]), ARGV[2]
+while want > 0 do
+  local ids = redis.call('ZRANGEBYLEX', KEYS[2], from, '+', 'LIMIT', 0, want)
+  if #ids == 0 then break end
+  for _, id in ipairs(ids) do
+    local key = ARGV[1] .. 'session:' .. id
+    local head = head(key)
+    local gone = state(head)
+    if gone and gone.err then return gone end
+    if gone then
+      redis.call('ZREM', KEYS[2], id)
+    else
+      answer[#answer + 1] = id
+      answer[#answer + 1] = redis.call('ZSCORE', KEYS[1], id) or '0'
+      answer[#answer + 1] = redis.call('GETRANGE', key, 0, length(head) - 1)
+      want = want - 1
+    end
+  end
+  from = '(' .. ids[#ids]
+end
+return answer
+`)
+
+// sweepScript: ARGV: base, how many, then for each of the sets that limits
+// concern: its number, the greatest score of what is over, now, the reason. It
+// returns whether there may be more, how many records it could not read (they are
+// taken off the sets, or no sweep would get past them), and id, binding and reason
+// of each it ended.
+// What is over by the server's clock is what counts where that is behind.
+var sweepScript = newScript(record + bury + `
+local left, answer = tonumber(ARGV[2]), {'done', '', 0}
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+for i = 3, #ARGV, 4 do
+  local fast = math.max(0, tonumber(ARGV[i + 2]) - now)
+  local bound = string.format('%.0f', tonumber(ARGV[i + 1]) - fast)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[tonumber(ARGV[i])], '-inf', bound, 'LIMIT', 0, left)) do
+    local key = ARGV[1] .. 'session:' .. id
+    local head = head(key)
+    local gone = state(head)
+    left = left - 1
+    if gone then
+      if gone.err then answer[3] = answer[3] + 1 end
+      unlist(id)
+    else
+      bury(id, key, head, ARGV[i + 3])
+      answer[#answer + 1] = id
+      answer[#answer + 1] = binding(head)
+      answer[#answer + 1] = ARGV[i + 3]
+    end
+  end
+  if left == 0 then
+    answer[2] = 'more'
+    break
+  end
+end
+return answer
+`)
+
+// markScript: KEYS[1] is the mark's, KEYS[2] the directory's, if there is one.
+// ARGV: began before, reason, time to live. It returns the places.
+var markScript = newScript(`
+local before, reason, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local former = redis.call('GET', KEYS[1])
+if former then
+  if string.sub(former, 1, 20) > before then
+    before, reason = string.sub(former, 1, 20), string.sub(former, 21)
+  end
+  ttl = math.max(ttl, redis.call('PTTL', KEYS[1]))
+end
+redis.call('SET', KEYS[1], before .. reason, 'PX', ttl)
+local answer = {'done'}
+if KEYS[2] then
+  for _, place in ipairs(redis.call('SMEMBERS', KEYS[2])) do answer[#answer + 1] = place end
+end
+return answer
+`)
+
+// announceScript: KEYS[1] is the mark's, KEYS[2] the directory's. ARGV: began,
+// place, time to live.
+var announceScript = newScript(keep + `
+local mark = redis.call('GET', KEYS[1])
+if mark and ARGV[1] < string.sub(mark, 1, 20) then return {'ended', string.sub(mark, 21)} end
+redis.call('SADD', KEYS[2], ARGV[2])
+keep(KEYS[2], tonumber(ARGV[3]))
+return {'done'}
+`)
+
+// acquireScript: KEYS[1] is the lease's. ARGV: token, time to live. It returns how
+// long somebody else has it.
+var acquireScript = newScript(`
+if redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2], 'NX') then return {'done', 0} end
+return {'done', math.max(1, redis.call('PTTL', KEYS[1]))}
+`)
+
+var renewScript = newScript(`
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lost'} end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return {'done'}
+`)
+
+var releaseScript = newScript(`
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return {'done'}
+`)
