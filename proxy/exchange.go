@@ -45,6 +45,7 @@ type exchange struct {
 	navigation bool // a document navigation
 	page       bool // the answer is looked at by a person
 	handshake  bool // a WebSocket handshake
+	grpc       bool // a gRPC call
 	shape      bool // the route's response_headers have yet to be applied
 	events     bool // the answer, if there is one, is a stream of our own
 
@@ -61,6 +62,7 @@ type exchange struct {
 	stream   *stream // what this became, if it goes on
 	body     *body   // the same, if it ends with its session and is no tunnel
 	tunnel   *tunnel
+	stall    *stall   // over HTTP/2
 	upstream net.Conn // of a handshake
 
 	plain  bool // it came without TLS, which it should not
@@ -107,6 +109,8 @@ func (g *Gateway) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	// A Content-Length beside it is gone by now, and the two may have been read
 	// differently in front of us (RFC 9112, section 6.1).
 	x.closes = len(r.TransferEncoding) > 0 && r.ProtoMajor == 1
+	x.grpc = r.Method == http.MethodPost && isGRPC(r.Header["Content-Type"])
+	x.watchWrites(r)
 	x.peer = hostOf(r.RemoteAddr)
 	x.client = x.peer
 	if len(g.trusted) > 0 && g.trusts(x.peer) {
@@ -191,6 +195,9 @@ func (x *exchange) WriteHeader(status int) {
 				delete(h, name)
 			}
 		}
+		if v := h["Link"]; v != nil && x.route != nil {
+			h["Link"] = x.outsideIn(v)
+		}
 		x.ResponseWriter.WriteHeader(status)
 		return
 	}
@@ -217,13 +224,22 @@ func (x *exchange) wrote(status int) {
 
 func (x *exchange) Write(b []byte) (int, error) {
 	x.wrote(http.StatusOK)
-	n, err := x.ResponseWriter.Write(b)
+	var n int
+	var err error
+	if x.stall != nil {
+		n, err = x.stall.write(b)
+	} else {
+		n, err = x.ResponseWriter.Write(b)
+	}
 	x.written += int64(n)
 	return n, err
 }
 
 // ReadFrom lets static files go out by sendfile.
 func (x *exchange) ReadFrom(src io.Reader) (int64, error) {
+	if x.stall != nil {
+		return io.Copy(struct{ io.Writer }{x}, src) // there is no sendfile over HTTP/2
+	}
 	x.wrote(http.StatusOK)
 	n, err := io.Copy(x.ResponseWriter, src)
 	x.written += n
@@ -234,6 +250,9 @@ func (x *exchange) ReadFrom(src io.Reader) (int64, error) {
 // http.Flusher.
 func (x *exchange) FlushError() error {
 	x.wrote(http.StatusOK)
+	if x.stall != nil {
+		return x.stall.flush()
+	}
 	return http.NewResponseController(x.ResponseWriter).Flush()
 }
 
@@ -293,9 +312,13 @@ func (x *exchange) finish(r *http.Request) {
 	if x.body != nil {
 		x.body.finish()
 	}
+	if x.stall != nil {
+		x.stall.finish(x.cut())
+	}
 	if x.stream != nil {
 		x.stream.finish()
-	} else {
+	}
+	if x.stream == nil || !x.stream.timed {
 		x.meters.seconds.Observe(elapsed.Seconds())
 	}
 	x.meters.count(r.Method, x.status)
