@@ -42,6 +42,10 @@ func (x *exchange) follow(res *http.Response) error {
 	gauge, v := x.meters.download, res.Header["Content-Type"]
 	events := v != nil && isEventStream(v)
 	switch {
+	case x.grpc:
+		x.answerBegan()
+		x.body.ReadCloser, res.Body = res.Body, x.body
+		return nil
 	case events:
 		gauge = x.meters.sse
 	case !x.route.endsWithSession || x.session == nil:

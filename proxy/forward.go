@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"sessiongate/session"
 )
 
 // upstreamError is the failure of a request to an upstream.
@@ -51,12 +53,21 @@ func (x *exchange) forward(r *http.Request, path string) error {
 		return err
 	}
 	x.target = rt.joined(path)
-	if x.handshake {
+	switch {
+	case x.handshake:
 		r = x.dialled(r)
+	case x.grpc:
+		var err error
+		if r, err = x.openCall(r); err != nil {
+			return err
+		}
 	}
 	x.header, r.Header = r.Header, nil
 	rt.proxy.ServeHTTP(x, r)
 	x.filterTrailers()
+	if x.grpc && x.body.broken {
+		x.endCall()
+	}
 	return x.failure
 }
 
@@ -144,7 +155,11 @@ func (x *exchange) limitBody(r *http.Request) error {
 		if limit == 0 {
 			limit = -1
 		}
-		r.Body = &requestBody{ReadCloser: r.Body, x: x, left: limit}
+		b := &requestBody{ReadCloser: r.Body, x: x, left: limit, patience: x.gateway.patience}
+		if x.grpc {
+			b.patience = 0 // a call may be silent for long
+		}
+		r.Body = b
 	}
 	return nil
 }
@@ -153,8 +168,9 @@ func (x *exchange) limitBody(r *http.Request) error {
 // browser's, not the upstream's.
 type requestBody struct {
 	io.ReadCloser
-	x    *exchange
-	left int64 // bytes that may still come; negative: any number
+	x        *exchange
+	left     int64         // bytes that may still come; negative: any number
+	patience time.Duration // for a part of it; 0: none is needed
 
 	mu     sync.Mutex // guards closed
 	closed bool       // the request may be over, and its connection another's
@@ -181,11 +197,13 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	if b.left >= 0 && int64(len(p)) > b.left+1 {
 		p = p[:b.left+1]
 	}
-	b.await(b.x.gateway.patience)
+	if b.patience > 0 {
+		b.await(b.patience)
+	}
 	n, err := b.ReadCloser.Read(p)
 	var timeout net.Error
 	switch {
-	case err == io.EOF:
+	case err == io.EOF && b.patience > 0:
 		b.await(0) // the server goes on to read, to see the client leave
 	case errors.As(err, &timeout) && timeout.Timeout():
 		b.x.late.Store(true) // net/http takes it for a client that left
@@ -227,6 +245,8 @@ func (x *exchange) classify(err error) error {
 		return errBodyTooLarge
 	case x.late.Load():
 		return errRequestTimeout
+	case x.cut():
+		return &session.Ended{Reason: x.body.reason}
 	case x.Err() != nil || errors.Is(err, context.Canceled):
 		return errGone
 	case errors.As(err, &body):

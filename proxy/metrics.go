@@ -35,7 +35,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "sessiongate_csrf_rejected_total", Help: "Requests that a foreign site may have caused, by reason: header_missing, origin.",
 		}, []string{"app", "reason"}),
 		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "sessiongate_streams_open", Help: "Open streams, by kind: websocket, sse, events, download.",
+			Name: "sessiongate_streams_open", Help: "Open streams, by kind: websocket, sse, events, download, grpc.",
 		}, []string{"app", "kind"}),
 	}
 	if reg != nil {
@@ -49,6 +49,7 @@ type meters struct {
 	seconds                          prometheus.Observer
 	unreachable, timeout, aborted    prometheus.Counter
 	webSocket, sse, events, download prometheus.Gauge
+	grpc                             prometheus.Gauge
 	headerMissing, originDenied      prometheus.Counter
 
 	requests *prometheus.CounterVec // by method and status
@@ -69,6 +70,7 @@ func (m *Metrics) meters(app, route string) *meters {
 		unreachable: upstream.WithLabelValues("unreachable"), timeout: upstream.WithLabelValues("timeout"), aborted: upstream.WithLabelValues("aborted"),
 		webSocket: m.streams.WithLabelValues(app, "websocket"), sse: m.streams.WithLabelValues(app, "sse"), events: m.streams.WithLabelValues(app, "events"),
 		download:      m.streams.WithLabelValues(app, "download"),
+		grpc:          m.streams.WithLabelValues(app, "grpc"),
 		headerMissing: m.rejected.WithLabelValues(app, "header_missing"), originDenied: m.rejected.WithLabelValues(app, "origin"),
 		requests: m.requests.MustCurryWith(labels),
 	}

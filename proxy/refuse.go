@@ -92,8 +92,8 @@ func codeOf(err error) string {
 	return "internal_error"
 }
 
-// refuse answers a request with an error: a person by a page, a script by a
-// problem. It is the one place where errors become statuses. What it shows is
+// refuse answers a request with an error: a person by a page, a gRPC client by a
+// status of its own, a script by a problem. It is the one place where errors become statuses. What it shows is
 // the code; the cause goes to the log.
 func (x *exchange) refuse(r *http.Request, err error) {
 	if x.Err() != nil && !x.late.Load() || x.status != 0 || x.hijacked || errors.Is(err, errGone) {
@@ -101,6 +101,7 @@ func (x *exchange) refuse(r *http.Request, err error) {
 	}
 	x.resetHeader()
 	switch {
+	case x.grpc:
 	case x.page && errors.Is(err, session.ErrCookieWithheld):
 		x.writeHop()
 		return
@@ -111,12 +112,15 @@ func (x *exchange) refuse(r *http.Request, err error) {
 	code := codeOf(err)
 	a := answers[code]
 	x.logFailure(err, code, a.status)
-	x.setErrorHeader(err, a.status)
-	if x.page {
+	x.setErrorHeader(r, err, a.status)
+	switch {
+	case x.grpc:
+		x.refuseCall(code, a)
+	case x.page:
 		x.writeErrorPage(x.errorView(err, code, a))
-		return
+	default:
+		x.writeProblem(x.problem(err, code, a))
 	}
-	x.writeProblem(x.problem(err, code, a))
 }
 
 // resetHeader drops what was set for the answer that failed, but cookies: a
@@ -135,7 +139,7 @@ func (x *exchange) resetHeader() {
 	x.ownAnswer(h)
 }
 
-func (x *exchange) setErrorHeader(err error, status int) {
+func (x *exchange) setErrorHeader(r *http.Request, err error, status int) {
 	h := x.Header()
 	h.Set("X-Sessiongate", "1")
 	h.Set("X-Request-Id", x.requestID)
@@ -147,8 +151,8 @@ func (x *exchange) setErrorHeader(err error, status int) {
 		h.Set("WWW-Authenticate", "Session") // RFC 9110, section 15.5.2; no scheme that opens a dialog
 	case status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests:
 		h.Set("Retry-After", strconv.Itoa(retryAfter(err)))
-	case status == http.StatusRequestEntityTooLarge || status == http.StatusRequestTimeout:
-		h.Set("Connection", "close") // the rest of the body is not read
+	case r.ProtoMajor == 1 && (status == http.StatusRequestEntityTooLarge || status == http.StatusRequestTimeout):
+		h.Set("Connection", "close") // the rest of the body is not read; HTTP/2 ends the stream
 	}
 }
 

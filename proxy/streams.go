@@ -20,6 +20,7 @@ type stream struct {
 	open    prometheus.Gauge
 	unwatch func()      // of the session; nil: there is none
 	stop    func() bool // of the gateway; nil: it waits
+	timed   bool        // the time to its answer's beginning is counted
 }
 
 // open begins a stream that belongs to the request's session, if it has one: end
@@ -49,7 +50,7 @@ func (x *exchange) open(gauge prometheus.Gauge, end func(session.Reason)) error 
 // anything else.
 func (x *exchange) limitStreams(h http.Header) error {
 	most := x.gateway.limits.Streams
-	if most == 0 || x.session == nil || !x.handshake && !asksForStream(h) || x.session.Streams() < most {
+	if most == 0 || x.session == nil || !x.handshake && !x.grpc && !asksForStream(h) || x.session.Streams() < most {
 		return nil
 	}
 	return session.ErrTooManyStreams
@@ -57,17 +58,22 @@ func (x *exchange) limitStreams(h http.Header) error {
 
 // asksForStream tells a request whose answer is most likely a stream.
 func asksForStream(h http.Header) bool {
-	if v := h["Accept"]; len(v) == 1 && strings.HasPrefix(v[0], "text/event-stream") {
-		return true
-	}
-	v := h["Content-Type"]
-	return len(v) == 1 && strings.HasPrefix(v[0], "application/grpc") && !strings.HasPrefix(v[0], "application/grpc-web")
+	v := h["Accept"]
+	return len(v) == 1 && strings.HasPrefix(v[0], "text/event-stream")
 }
 
-// opened counts a stream until finish. Its time is that to its beginning.
+// opened counts a stream until finish.
 func (x *exchange) opened(s *stream) {
 	x.stream = s
 	s.open.Inc()
+	if !x.grpc { // whose answer has not begun yet
+		x.answerBegan()
+	}
+}
+
+// answerBegan counts the time of a stream: that to its answer's beginning.
+func (x *exchange) answerBegan() {
+	x.stream.timed = true
 	x.meters.seconds.Observe(time.Since(x.began).Seconds())
 }
 
@@ -87,12 +93,16 @@ var errCut = errors.New("proxy: the session of this answer has ended")
 
 // body is the body of an answer that ends with its session.
 type body struct {
-	io.ReadCloser // the upstream's
+	io.ReadCloser // the upstream's; of a gRPC call nil until there is an answer
 	x             *exchange
+	stop          func() // ends what the upstream sends
 	// events: the end of an event stream is an end, after which the browser asks
-	// again and hears why. Anything else is broken off.
-	events bool
-	ended  atomic.Bool
+	// again and hears why. call: that of a gRPC call has a status. Anything else is
+	// broken off.
+	events, call bool
+	broken       bool // a call was read to such an end
+	reason       session.Reason
+	ended        atomic.Bool // reason is set
 
 	mu   sync.Mutex // guards over
 	over bool       // the answer is, and its connection may be another's
@@ -100,7 +110,7 @@ type body struct {
 
 // openBody begins a stream of what an upstream answers.
 func (x *exchange) openBody(upstream io.ReadCloser, gauge prometheus.Gauge, events bool) (*body, error) {
-	b := &body{ReadCloser: upstream, x: x, events: events}
+	b := &body{ReadCloser: upstream, x: x, stop: func() { upstream.Close() }, events: events}
 	if err := x.open(gauge, b.end); err != nil {
 		b.finish() // there is another answer, which no end is to break off
 		_ = http.NewResponseController(x.ResponseWriter).SetWriteDeadline(time.Time{})
@@ -115,7 +125,7 @@ func (x *exchange) openBody(upstream io.ReadCloser, gauge prometheus.Gauge, even
 func (b *body) end(reason session.Reason) {
 	patience := time.Duration(0)
 	switch {
-	case b.events:
+	case b.events || b.call && reason != "":
 		patience = streamGrace
 	case reason == "":
 		return
@@ -125,10 +135,11 @@ func (b *body) end(reason session.Reason) {
 	if b.over {
 		return
 	}
+	b.reason = reason
 	b.ended.Store(true)
 	// The server takes it back before the connection's next request.
 	_ = http.NewResponseController(b.x.ResponseWriter).SetWriteDeadline(time.Now().Add(patience))
-	b.ReadCloser.Close()
+	b.stop()
 }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -137,6 +148,9 @@ func (b *body) Read(p []byte) (int, error) {
 	case !b.ended.Load():
 		return n, err
 	case b.events:
+		return 0, io.EOF
+	case b.call:
+		b.broken = true
 		return 0, io.EOF
 	}
 	return 0, errCut

@@ -165,6 +165,10 @@ func (s *server) makeServers(cfg *config.Config) {
 	if cfg.SpeaksTLS() {
 		s.public.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certificate} // OP-09
 		s.makePlain(cfg)
+	} else {
+		s.public.Protocols = new(http.Protocols)
+		s.public.Protocols.SetHTTP1(true)
+		s.public.Protocols.SetUnencryptedHTTP2(true) // of trusted proxies: the gateway refuses it to all others
 	}
 	host, _, _ := net.SplitHostPort(cfg.Admin.Listen)
 	s.admin = s.adminServer(door{host: host})
