@@ -54,7 +54,7 @@ func FuzzForwarded(f *testing.F) {
 			t.Fatalf("X-Forwarded-For %q, %q from %s is of %q, want one of %q", first, second, peer, got, want)
 		}
 		got = g.clientBehind(peer, http.Header{"Forwarded": {first, second}})
-		if want := believed(g, peer, hopsOf(first+","+second), false); !slices.Contains(want, got) {
+		if want := believed(g, peer, append(hopsOf(first), hopsOf(second)...), false); !slices.Contains(want, got) {
 			t.Fatalf("Forwarded %q, %q from %s is of %q, want one of %q", first, second, peer, got, want)
 		}
 		for _, header := range []string{first, second} {
@@ -92,15 +92,17 @@ func checkHonest(t *testing.T, g *Gateway, name, header, honest string) {
 }
 
 var (
-	readsAsHop = regexp.MustCompile(`(?i)for[ \t]*=[ \t]*"?([^",;]*)`)
-	portOfHop  = regexp.MustCompile(`^\[([^\]]*)\](?::\d+)?$|^([^:]*):\d+$`)
+	pairs     = regexp.MustCompile(`([^=;,"]*)=[ \t]*("(?:[^"\\]|\\.)*"|[^;,"]*)`)
+	portOfHop = regexp.MustCompile(`^\[([^\]]*)\](?::\d+)?$|^([^:]*):\d+$`)
 )
 
-// hopsOf reads addresses wherever anybody could read one in a Forwarded header.
-func hopsOf(header string) []string {
+// hopsOf reads what is said of "for" in a line of Forwarded.
+func hopsOf(line string) []string {
 	var hops []string
-	for _, m := range readsAsHop.FindAllStringSubmatch(header, -1) {
-		hops = append(hops, m[1])
+	for _, m := range pairs.FindAllStringSubmatch(line, -1) {
+		if strings.EqualFold(strings.TrimSpace(m[1]), "for") {
+			hops = append(hops, strings.Trim(strings.TrimSpace(m[2]), `"`))
+		}
 	}
 	return hops
 }
