@@ -1,0 +1,63 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sessiongate/cmd/sessiongate/config"
+)
+
+// A flood of requests is no flood of lines, and hides nothing that happens for the
+// first time.
+func TestAFloodOfLinesIsCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		log := newLogger(&b, config.Log{Level: "info", Format: "json"}, new(slog.LevelVar))
+		app := log.With("app", "https://shop.example.com")
+		for range 100_000 {
+			app.Warn("a logout by the provider failed", "event", "backchannel_logout", "reason", "invalid_request")
+			log.Info("request refused", "event", "csrf_rejected", "code", "origin_denied")
+		}
+		app.Warn("a logout by the provider failed", "event", "backchannel_logout", "reason", "temporarily_unavailable")
+		for range 1000 {
+			app.Info("logged out by the provider", "event", "backchannel_logout", "sessions", 1)
+			app.Info("a session ended", "event", "session_ended", "reason", "logout")
+		}
+		time.Sleep(floodWindow + time.Second)
+		log.Info("request refused", "event", "csrf_rejected", "code", "origin_denied")
+		synctest.Wait()
+
+		count := make(map[string]int)
+		for line := range bytes.Lines(b.Bytes()) {
+			var l struct {
+				Event, Level, Reason, Code, Of string
+				Lines                          int
+			}
+			if err := json.Unmarshal(line, &l); err != nil {
+				t.Fatal(err)
+			}
+			count[l.Event+" "+l.Level+" "+l.Reason+l.Code+l.Of] += max(1, l.Lines)
+		}
+		for kind, want := range map[string]int{
+			"backchannel_logout WARN invalid_request":          floodLines,
+			"log_flood WARN invalid_requestbackchannel_logout": 100_000 - floodLines,
+			"csrf_rejected INFO origin_denied":                 floodLines + 1, // the next window
+			"log_flood INFO origin_deniedcsrf_rejected":        100_000 - floodLines,
+			"backchannel_logout WARN temporarily_unavailable":  1,
+			"backchannel_logout INFO ":                         1000,
+			"session_ended INFO logout":                        1000,
+		} {
+			if count[kind] != want {
+				t.Errorf("%s: %d, want %d", kind, count[kind], want)
+			}
+			delete(count, kind)
+		}
+		if len(count) > 0 {
+			t.Errorf("besides: %v", count)
+		}
+	})
+}
