@@ -66,8 +66,8 @@ type Gateway struct {
 	log    log
 }
 
-// Install writes a configuration: the given keys, completed by what every test
-// wants. Nothing runs yet.
+// Install writes a configuration: the given keys, completed by what most tests
+// want. Nothing runs yet.
 func Install(t testing.TB, binary string, config map[string]any) *Gateway {
 	t.Helper()
 	if err := consult(); err != nil {
@@ -75,14 +75,20 @@ func Install(t testing.TB, binary string, config map[string]any) *Gateway {
 	}
 	dir := t.TempDir()
 	g := &Gateway{t: t, binary: binary, config: filepath.Join(dir, "sessiongate.yaml"), admin: FreeAddress(t)}
-	config["admin"] = map[string]any{"listen": g.admin}
-	config["log"] = map[string]any{"level": "debug"}
-	config["shutdown_delay"] = "0s"
-	config["shutdown_timeout"] = "5s"
-	config["limits"] = map[string]any{"login_per_minute": 0}
-	config["session"] = map[string]any{
-		"keys":  []string{"YSBzZXNzaW9uIGtleSBmb3IgdGVzdHMgb25seSwgMzIgYnl0ZXMgYW5kIG1vcmU="},
-		"store": map[string]any{"bbolt": map[string]any{"path": filepath.Join(dir, "sessions.db")}},
+	for key, value := range map[string]any{
+		"admin":            map[string]any{"listen": g.admin},
+		"log":              map[string]any{"level": "debug"},
+		"shutdown_delay":   "0s",
+		"shutdown_timeout": "5s",
+		"limits":           map[string]any{"login_per_minute": 0},
+		"session": map[string]any{
+			"keys":  []string{"YSBzZXNzaW9uIGtleSBmb3IgdGVzdHMgb25seSwgMzIgYnl0ZXMgYW5kIG1vcmU="},
+			"store": map[string]any{"bbolt": map[string]any{"path": filepath.Join(dir, "sessions.db")}},
+		},
+	} {
+		if _, given := config[key]; !given {
+			config[key] = value
+		}
 	}
 	text, err := json.MarshalIndent(config, "", " ") // JSON is YAML
 	if err != nil {
