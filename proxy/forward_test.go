@@ -3,10 +3,7 @@ package proxy
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -305,43 +302,6 @@ func TestAnswerFraming(t *testing.T) {
 	}
 	if got := w.send("GET /open/trailer"); got.body != "body" || got.Trailer.Get("Grpc-Status") != "0" {
 		t.Errorf("trailer: %v %v", got.body, got.Trailer)
-	}
-}
-
-// TestUpstreamTLS: the upstream is verified before it sees a token (PX-18).
-func TestUpstreamTLS(t *testing.T) {
-	secure := &upstream{}
-	secure.Server = httptest.NewUnstartedServer(secure)
-	secure.EnableHTTP2 = true
-	secure.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
-	secure.StartTLS()
-	t.Cleanup(secure.Close)
-	pool := x509.NewCertPool()
-	pool.AddCert(secure.Certificate())
-	to := must(url.Parse(secure.URL))
-	wrongName := must(url.Parse(strings.Replace(secure.URL, "127.0.0.1", "localhost", 1)))
-	client := secure.TLS.Certificates[0]
-	w := newWorld(t, func(_ *world, a *App, _ *Config) {
-		a.Routes = []Route{
-			{Path: "/verified/", Upstream: to, TLS: UpstreamTLS{CA: pool, Certificate: &client}},
-			{Path: "/unknown/", Upstream: to},
-			{Path: "/wrong/", Upstream: wrongName, TLS: UpstreamTLS{CA: pool}},
-		}
-	})
-	var proto string
-	var certificates int
-	secure.answer(func(_ http.ResponseWriter, r *http.Request) {
-		proto, certificates = r.Proto, len(r.TLS.PeerCertificates)
-	})
-	secure.TLS.ClientAuth = tls.RequestClientCert
-	if got := w.send("GET /verified/", w.withSession()...); got.StatusCode != 200 || proto != "HTTP/2.0" || certificates != 1 {
-		t.Errorf("verified: status %d, %s, %d client certificates", got.StatusCode, proto, certificates)
-	}
-	secure.forget()
-	for _, path := range []string{"/unknown/", "/wrong/"} {
-		if got := w.send("GET "+path, w.withSession()...); got.StatusCode != 502 || len(secure.requests()) != 0 {
-			t.Errorf("%s: status %d, %d requests", path, got.StatusCode, len(secure.requests()))
-		}
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 // API so has shown the network what he sends, and would go on if it worked (OP-03).
 func (g *Gateway) ServePlain(w http.ResponseWriter, r *http.Request) {
 	x := g.begin(w, r)
-	x.plain, x.closes = true, true
+	x.plain = true
 	x.run(r)
 }
 

@@ -73,10 +73,8 @@ const recordHandshake = 22
 // sort waits for the first byte, for as long as a header may take.
 func (f *front) sort(conn net.Conn) {
 	_ = conn.SetReadDeadline(time.Now().Add(readHeaderTimeout))
-	cancelled := context.AfterFunc(f.closing, func() { _ = conn.SetReadDeadline(time.Now()) })
 	first := make([]byte, 1)
-	_, err := conn.Read(first)
-	if !cancelled() || err != nil {
+	if _, err := conn.Read(first); err != nil {
 		_ = conn.Close()
 		return
 	}

@@ -76,7 +76,7 @@ func (g *gateway) dial(name string, change ...func(*tls.Config)) (*tls.Conn, err
 	for _, f := range change {
 		f(conf)
 	}
-	return tls.Dial("tcp", g.public, conf)
+	return tls.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}, "tcp", g.public, conf)
 }
 
 // serial is the number of the certificate that a new handshake shows.
