@@ -39,6 +39,7 @@ type flakyStore struct {
 	session.Store
 	mu     sync.Mutex
 	silent bool
+	calls  int // that concern a session
 }
 
 var errSilent = errors.New("the store is silent")
@@ -46,6 +47,7 @@ var errSilent = errors.New("the store is silent")
 func (s *flakyStore) Load(ctx context.Context, key session.Key) (session.Record, error) {
 	s.mu.Lock()
 	silent := s.silent
+	s.calls++
 	s.mu.Unlock()
 	if silent {
 		return session.Record{}, errSilent
