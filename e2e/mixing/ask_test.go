@@ -71,8 +71,9 @@ type ask struct {
 	method string
 	route  string
 	nonce  string
-	body   int // lines of the request's body
-	lines  int // of the answer's
+	lines  int    // of the answer's body
+	body   []byte // of the request
+	echo   string // what the upstream says of the request in the header of its answer
 }
 
 var routes = []string{"one", "other", "secure", "safe"}
@@ -80,24 +81,31 @@ var routes = []string{"one", "other", "secure", "safe"}
 // draw makes up a request.
 func draw(u *user, random *mathrand.Rand, of ...string) *ask {
 	a := &ask{user: u, mode: of[random.IntN(len(of))], method: http.MethodGet, route: routes[random.IntN(len(routes))], nonce: rand.Text(), lines: random.IntN(40)}
+	lines := 0 // of the request's body
 	switch a.mode {
 	case early:
-		a.method, a.body = http.MethodPost, 1000+random.IntN(5000)
+		a.method, lines = http.MethodPost, 200+random.IntN(2000)
 	case quit:
-		a.method, a.body = http.MethodPost, 200+random.IntN(400)
+		a.method, lines = http.MethodPost, 200+random.IntN(400)
 	case leave:
-		a.lines = 2000 + random.IntN(4000)
+		a.lines = 1000 + random.IntN(2000)
 	case cut:
-		a.lines = 20 + random.IntN(2000)
+		a.lines = 20 + random.IntN(500)
 	case socket, goodbye:
 		a.route = "one"
 	case plain, tail, slow, refuse:
 		if random.IntN(3) == 0 {
-			a.method, a.body = []string{http.MethodPost, http.MethodPut, http.MethodDelete}[random.IntN(3)], random.IntN(200)
+			a.method, lines = []string{http.MethodPost, http.MethodPut, http.MethodDelete}[random.IntN(3)], random.IntN(200)
 		} else if random.IntN(8) == 0 && a.mode == plain {
 			a.method = http.MethodHead
 		}
 	}
+	a.body = text(lines, "body", a.sub, a.nonce)
+	sent := digest(a.body)
+	if a.mode == early {
+		sent = "unread"
+	}
+	a.echo = strings.Join([]string{a.id, a.sub, a.nonce, a.method, a.path(), sent}, " ")
 	return a
 }
 
@@ -119,7 +127,6 @@ func (a *ask) header() http.Header {
 	}
 }
 
-func (a *ask) sends() []byte    { return text(a.body, "body", a.sub, a.nonce) }
 func (a *ask) receives() []byte { return text(a.lines, "answer", a.sub, a.nonce) }
 
 // text is lines that each say whose they are.
@@ -130,15 +137,6 @@ func text(n int, words ...string) []byte {
 func digest(b []byte) string {
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:])
-}
-
-// echo is what an upstream says of a request in the header of its answer.
-func (a *ask) echo() string {
-	sent := digest(a.sends())
-	if a.mode == early {
-		sent = "unread"
-	}
-	return strings.Join([]string{a.id, a.sub, a.nonce, a.method, a.path(), sent}, " ")
 }
 
 // answered checks the head of an answer, and tells whether the upstream's is to
@@ -156,11 +154,11 @@ func (w *world) answered(a *ask, res *http.Response) bool {
 		want = http.StatusUnauthorized // what has a body is not sent again, nor what was just refused
 	}
 	if res.StatusCode != want {
-		w.report("failure", "%s: status %d, want %d", a.echo(), res.StatusCode, want)
+		w.report("failure", "%s: status %d, want %d", a.echo, res.StatusCode, want)
 	}
-	for name, want := range map[string]string{"X-Echo": a.echo(), "Set-Cookie": "nonce=" + a.nonce, "X-From": a.address} {
+	for name, want := range map[string]string{"X-Echo": a.echo, "Set-Cookie": "nonce=" + a.nonce, "X-From": a.address} {
 		if got := res.Header[name]; len(got) != 1 || got[0] != want {
-			w.report("answer", "%s: %s is %q, want %q", a.echo(), name, got, want)
+			w.report("answer", "%s: %s is %q, want %q", a.echo, name, got, want)
 		}
 	}
 	return true
@@ -171,10 +169,10 @@ func (w *world) refused(a *ask, res *http.Response) {
 	body, _ := io.ReadAll(res.Body)
 	unreachable := res.StatusCode == http.StatusBadGateway && bytes.Contains(body, []byte("upstream_unreachable"))
 	if !unreachable || a.mode != gone && a.mode != early && a.mode != cut {
-		w.report("failure", "%s: status %d, %s", a.echo(), res.StatusCode, body)
+		w.report("failure", "%s: status %d, %s", a.echo, res.StatusCode, body)
 	}
 	if res.Header.Get("X-Request-Id") != a.nonce || res.Header.Get("X-Echo") != "" || res.Header.Get("Set-Cookie") != "" {
-		w.report("answer", "%s is refused with %v", a.echo(), res.Header)
+		w.report("answer", "%s is refused with %v", a.echo, res.Header)
 	}
 }
 
@@ -188,15 +186,15 @@ func (w *world) read(a *ask, res *http.Response) {
 	w.same(a, got, want, err != nil)
 	switch {
 	case a.mode == cut && err == nil:
-		w.report("failure", "%s: half an answer passes for a whole one", a.echo())
+		w.report("failure", "%s: half an answer passes for a whole one", a.echo)
 	case a.mode != cut && a.mode != early && err != nil:
-		w.report("failure", "%s: %v", a.echo(), err)
+		w.report("failure", "%s: %v", a.echo, err)
 	case err == nil && a.mode == tail && (res.ProtoMajor == 2 || res.ContentLength < 0): // RFC 9112, section 7.1.2
 		if tails := res.Trailer["X-Tail"]; len(tails) != 1 || tails[0] != a.sub+" "+a.nonce {
-			w.report("answer", "%s: trailer %q", a.echo(), tails)
+			w.report("answer", "%s: trailer %q", a.echo, tails)
 		}
 	case err == nil && len(res.Trailer) > 0:
-		w.report("answer", "%s: trailers %v, want none", a.echo(), res.Trailer)
+		w.report("answer", "%s: trailers %v, want none", a.echo, res.Trailer)
 	}
 }
 
@@ -205,7 +203,7 @@ func (w *world) same(a *ask, got, want []byte, broke bool) {
 	if bytes.Equal(got, want) || broke && bytes.HasPrefix(want, got) {
 		return
 	}
-	w.report("answer", "%s: the body is %d bytes, want %d; %q", a.echo(), len(got), len(want), got[:min(len(got), 200)])
+	w.report("answer", "%s: the body is %d bytes, want %d; %q", a.echo, len(got), len(want), got[:min(len(got), 200)])
 }
 
 // hinted checks an interim answer.
@@ -215,7 +213,7 @@ func (w *world) hinted(a *ask, status int, h http.Header) {
 	}
 	want := "</" + a.sub + "/" + a.nonce + ">; rel=preload"
 	if links := h["Link"]; status != http.StatusEarlyHints || a.mode != hint || len(links) != 1 || links[0] != want {
-		w.report("answer", "%s: interim %d with %q", a.echo(), status, h["Link"])
+		w.report("answer", "%s: interim %d with %q", a.echo, status, h["Link"])
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -188,7 +189,7 @@ func (h hostRouter) RoundTrip(r *http.Request) (*http.Response, error) {
 // users share.
 func (w *world) browse(u *user, n int, seed uint64) {
 	random := mathrand.New(mathrand.NewPCG(seed, 1))
-	of := []string{plain, plain, plain, plain, plain, hint, tail, empty, gone, cut, early, refuse, slow, leave, quit, socket, goodbye}
+	of := append(slices.Repeat([]string{plain}, 20), modes...)
 	for range n {
 		a := draw(u, random, of...)
 		switch a.mode {
@@ -216,12 +217,11 @@ func (w *world) send(a *ask, way http.RoundTripper, random *mathrand.Rand) {
 		},
 	})
 	var body io.Reader
-	if a.body > 0 {
-		body = bytes.NewReader(a.sends())
+	if len(a.body) > 0 {
+		body = bytes.NewReader(a.body)
 	}
 	if a.mode == quit {
-		all := a.sends()
-		body = io.MultiReader(bytes.NewReader(all[:random.IntN(len(all))]), leaving{cancel})
+		body = io.MultiReader(bytes.NewReader(a.body[:random.IntN(len(a.body))]), leaving{cancel})
 	} else if random.IntN(2) == 0 && body != nil {
 		body = io.MultiReader(body) // whose length net/http does not know
 	}
@@ -230,19 +230,19 @@ func (w *world) send(a *ask, way http.RoundTripper, random *mathrand.Rand) {
 		panic(err)
 	}
 	r.Header = a.header()
-	if a.body > 0 && random.IntN(4) == 0 {
+	if body != nil && random.IntN(4) == 0 {
 		r.Header.Set("Expect", "100-continue")
 	}
 	res, err := way.RoundTrip(r)
 	if err != nil {
 		if a.mode != quit && a.mode != early {
-			w.report("failure", "%s: %v", a.echo(), err)
+			w.report("failure", "%s: %v", a.echo, err)
 		}
 		return
 	}
 	defer res.Body.Close()
 	if a.mode == quit {
-		w.report("failure", "%s: status %d to half a request", a.echo(), res.StatusCode)
+		w.report("failure", "%s: status %d to half a request", a.echo, res.StatusCode)
 		return
 	}
 	if !w.answered(a, res) {
@@ -252,7 +252,7 @@ func (w *world) send(a *ask, way http.RoundTripper, random *mathrand.Rand) {
 		part := make([]byte, random.IntN(100_000))
 		n, err := io.ReadFull(res.Body, part)
 		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && err != io.EOF {
-			w.report("failure", "%s: %v", a.echo(), err)
+			w.report("failure", "%s: %v", a.echo, err)
 		}
 		w.same(a, part[:n], a.receives(), n < len(a.receives()))
 		return
@@ -316,11 +316,11 @@ func (w *world) exchange(conn net.Conn, in *bufio.Reader, asks []*ask) bool {
 	for _, a := range asks {
 		fmt.Fprintf(&out, "%s %s HTTP/1.1\r\nHost: %s\r\n", a.method, a.path(), a.host)
 		a.header().Write(&out)
-		if a.body > 0 {
-			fmt.Fprintf(&out, "Content-Length: %d\r\n", len(a.sends()))
+		if len(a.body) > 0 {
+			fmt.Fprintf(&out, "Content-Length: %d\r\n", len(a.body))
 		}
 		out.WriteString("\r\n")
-		out.Write(a.sends())
+		out.Write(a.body)
 		w.count.add(a.mode)
 	}
 	if _, err := conn.Write(out.Bytes()); err != nil {
@@ -330,7 +330,7 @@ func (w *world) exchange(conn net.Conn, in *bufio.Reader, asks []*ask) bool {
 	for i, a := range asks {
 		res, err := w.receive(in, a)
 		if err != nil {
-			w.report("failure", "%s, number %d of %d: %v", a.echo(), i, len(asks), err)
+			w.report("failure", "%s, number %d of %d: %v", a.echo, i, len(asks), err)
 			return false
 		}
 		if w.answered(a, res) {
@@ -339,7 +339,7 @@ func (w *world) exchange(conn net.Conn, in *bufio.Reader, asks []*ask) bool {
 		res.Body.Close()
 		if a.mode == cut || res.Close {
 			if i < len(asks)-1 {
-				w.report("failure", "%s is the last of the connection, and number %d of %d", a.echo(), i, len(asks))
+				w.report("failure", "%s is the last of the connection, and number %d of %d", a.echo, i, len(asks))
 			}
 			return false
 		}
@@ -362,7 +362,7 @@ func (w *world) receive(in *bufio.Reader, a *ask) (*http.Response, error) {
 func (w *world) talk(a *ask, random *mathrand.Rand) {
 	conn, err := w.clients.dial(a.host)
 	if err != nil {
-		w.report("failure", "%s: %v", a.echo(), err)
+		w.report("failure", "%s: %v", a.echo, err)
 		return
 	}
 	defer conn.Close()
@@ -372,18 +372,18 @@ func (w *world) talk(a *ask, random *mathrand.Rand) {
 	out.WriteString("\r\n")
 	in := bufio.NewReader(conn)
 	if _, err := conn.Write(out.Bytes()); err != nil {
-		w.report("failure", "%s: %v", a.echo(), err)
+		w.report("failure", "%s: %v", a.echo, err)
 		return
 	}
 	res, err := http.ReadResponse(in, &http.Request{Method: http.MethodGet})
-	if err != nil || res.StatusCode != http.StatusSwitchingProtocols || res.Header.Get("X-Echo") != a.echo() || res.Header.Get("X-From") != a.address {
-		w.report("answer", "%s: %v %+v", a.echo(), err, res)
+	if err != nil || res.StatusCode != http.StatusSwitchingProtocols || res.Header.Get("X-Echo") != a.echo || res.Header.Get("X-From") != a.address {
+		w.report("answer", "%s: %v %+v", a.echo, err, res)
 		return
 	}
 	for i := range 1 + random.IntN(5) {
 		said := fmt.Sprintf("%d %s %s", i, a.sub, a.nonce)
 		if _, err := conn.Write(frame(opText, []byte(said), []byte{1, 2, 3, byte(i)})); err != nil {
-			w.report("failure", "%s: %v", a.echo(), err)
+			w.report("failure", "%s: %v", a.echo, err)
 			return
 		}
 		if a.mode == goodbye && random.IntN(3) == 0 {
@@ -391,7 +391,7 @@ func (w *world) talk(a *ask, random *mathrand.Rand) {
 		}
 		op, heard, err := readFrame(in)
 		if want := a.sub + " hears " + said; err != nil || op != opText || string(heard) != want {
-			w.report("answer", "%s: heard %d %q, %v; want %q", a.echo(), op, heard, err, want)
+			w.report("answer", "%s: heard %d %q, %v; want %q", a.echo, op, heard, err, want)
 			return
 		}
 	}
@@ -400,7 +400,7 @@ func (w *world) talk(a *ask, random *mathrand.Rand) {
 	}
 	conn.Write(frame(opClose, []byte{3, 232}, []byte{9, 8, 7, 6}))
 	if op, _, err := readFrame(in); err != nil || op != opClose {
-		w.report("failure", "%s: ends with frame %d, %v", a.echo(), op, err)
+		w.report("failure", "%s: ends with frame %d, %v", a.echo, op, err)
 	}
 }
 
