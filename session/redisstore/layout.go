@@ -7,10 +7,11 @@ import (
 	"sessiongate/session"
 )
 
-// clusterPartitions is how many parts a Cluster's slots are given. More nodes than
-// that are of no use, and a part should be small enough to be moved between nodes
-// without a stop. It cannot be changed without losing the sessions.
-const clusterPartitions = 256
+// clusterPartitions is how many there are in a Cluster. More nodes than that are of
+// no use. While the slot of one is moved between nodes most writes there are
+// refused, so a partition should be small. It cannot be changed without losing the
+// sessions.
+const clusterPartitions = 1024
 
 // layout names keys.
 type layout struct {

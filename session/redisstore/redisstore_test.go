@@ -70,9 +70,9 @@ func openAt(t testing.TB, sv *server) *Store {
 	return openWith(t, Options{Addresses: []string{sv.addr()}})
 }
 
-func openCluster(t testing.TB) *Store {
+func openCluster(t testing.TB, prefix string) *Store {
 	t.Helper()
-	var o Options
+	o := Options{Prefix: prefix}
 	for _, node := range cluster {
 		o.Addresses = append(o.Addresses, node.addr())
 	}
@@ -89,6 +89,20 @@ func TestStoreOnDisk(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) session.Store { return openAt(t, sv) })
 }
 
-func TestStoreInCluster(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) session.Store { return openCluster(t) })
+func TestStoreOfReplicas(t *testing.T) {
+	storetest.RunReplicas(t, func(t *testing.T) []session.Store {
+		prefix := rand.Text() + ":"
+		var all []session.Store
+		for range 3 {
+			all = append(all, openWith(t, Options{Addresses: []string{shared.addr()}, Prefix: prefix}))
+		}
+		return all
+	})
+}
+
+func TestStoreOfReplicasInCluster(t *testing.T) {
+	storetest.RunReplicas(t, func(t *testing.T) []session.Store {
+		prefix := rand.Text() + ":"
+		return []session.Store{openCluster(t, prefix), openCluster(t, prefix)}
+	})
 }

@@ -80,8 +80,14 @@ func verdict(op string, r rueidis.RedisResult) ([]rueidis.RedisMessage, error) {
 // Parts of scripts. Where a partition is at stake, KEYS[1] to KEYS[3] are its sets
 // of live sessions and ARGV[1] is its base.
 //
-// The order of writes matters where the server may be out of memory: it refuses
-// the first write of a script if that takes memory, and then nothing was done.
+// Redis undoes nothing of a script that fails. Two orders see to it that what
+// fails has written nothing, or nothing that matters:
+//
+//   - A server that is out of memory refuses the first write of a script only, and
+//     only if that takes memory.
+//   - A Cluster that is moving a slot refuses keys that are not there, or not any
+//     more. Whatever will be written has been read before; the keys that a script
+//     names first it has all, or the script does not run.
 var (
 	// keep makes a key last at least so many milliseconds.
 	keep = `
@@ -90,9 +96,10 @@ local function keep(key, ttl)
 end
 `
 	// record reads a record's begin.
-	record = strings.NewReplacer("$LAST", fmt.Sprint(fixed)).Replace(`
-local function head(key) return redis.call('GETRANGE', key, 0, $LAST - 1) end
+	record = strings.NewReplacer("$FIXED", fmt.Sprint(fixed)).Replace(`
+local function head(key) return redis.pcall('GETRANGE', key, 0, $FIXED - 1) end
 local function state(head)
+  if type(head) == 'table' then return head end
   if head == '' then return {'absent'} end
   local kind = string.sub(head, 1, 1)
   if kind == 'T' then return {'ended', string.sub(head, 2)} end
@@ -102,21 +109,30 @@ local function version(head) return string.sub(head, 2, 21) end
 local function began(head) return string.sub(head, 22, 41) end
 local function length(head) return tonumber(string.sub(head, 42, 51)) end
 local function binding(head) return string.sub(head, 56, 87) end
-local function tags(key, head)
+`)
+	// burial ends sessions. A session of an index whose record is not there, though
+	// it counts as live, is one that is on its way from another node: not over.
+	burial = strings.NewReplacer("$FIXED", fmt.Sprint(fixed), "$SLACK", millis(sweepSlack)).Replace(`
+local function astray(id, gone)
+  return gone.err or gone[1] == 'absent' and redis.call('ZSCORE', KEYS[1], id)
+end
+local function sets_of(key, head)
   local all, n = {}, tonumber(string.sub(head, 52, 55))
-  local raw = redis.call('GETRANGE', key, $LAST, $LAST + 32 * n - 1)
-  for i = 1, n do all[i] = string.sub(raw, 32 * i - 31, 32 * i) end
+  local raw = redis.pcall('GETRANGE', key, $FIXED, $FIXED + 32 * n - 1)
+  if type(raw) == 'table' then return nil, raw end
+  for i = 1, n do
+    all[i] = ARGV[1] .. 'tag:' .. string.sub(raw, 32 * i - 31, 32 * i)
+    local there = redis.pcall('EXISTS', all[i])
+    if type(there) == 'table' then return nil, there end
+  end
   return all
 end
-`)
-	// bury puts a tombstone in the place of a live record. It frees memory first.
-	bury = strings.NewReplacer("$SLACK", millis(sweepSlack)).Replace(`
 local function unlist(id)
   for i = 1, 3 do redis.call('ZREM', KEYS[i], id) end
 end
-local function bury(id, key, head, reason)
+local function bury(id, key, sets, reason)
   unlist(id)
-  for _, tag in ipairs(tags(key, head)) do redis.call('ZREM', ARGV[1] .. 'tag:' .. tag, id) end
+  for _, set in ipairs(sets) do redis.call('ZREM', set, id) end
   local ttl = redis.call('PTTL', key) - $SLACK
   redis.call('UNLINK', key)
   if ttl > 0 then redis.call('SET', key, 'T' .. reason, 'PX', ttl) end
@@ -166,7 +182,7 @@ return {'done'}
 
 // endScript: KEYS[4] is the record's. ARGV: base, id, reason, version or "",
 // score of unused since or "".
-var endScript = newScript(record + bury + `
+var endScript = newScript(record + burial + `
 local id, key = ARGV[2], KEYS[4]
 local head = head(key)
 local gone = state(head)
@@ -175,15 +191,17 @@ if ARGV[4] ~= '' and version(head) ~= ARGV[4] then return {'conflict'} end
 local used = redis.call('ZSCORE', KEYS[1], id) or '0'
 if ARGV[5] ~= '' and tonumber(used) > tonumber(ARGV[5]) then return {'conflict'} end
 local value = redis.call('GET', key)
-bury(id, key, head, ARGV[3])
+local sets, refused = sets_of(key, head)
+if refused then return refused end
+bury(id, key, sets, ARGV[3])
 return {'done', value, used}
 `)
 
 // endTaggedScript: KEYS[4] is the tag's set. ARGV: base, reason, begin of the
 // range, how many, began before or "", spared ids. It returns whom it came to
-// last if there may be more, how many records it could not read, and id and
+// last if there may be more, how many it could neither end nor spare, and id and
 // binding of each it ended.
-var endTaggedScript = newScript(record + bury + `
+var endTaggedScript = newScript(record + burial + `
 local spared, answer = {}, {'done', '', 0}
 for i = 6, #ARGV do spared[ARGV[i]] = true end
 local ids = redis.call('ZRANGEBYLEX', KEYS[4], ARGV[3], '+', 'LIMIT', 0, ARGV[4])
@@ -191,14 +209,19 @@ for _, id in ipairs(ids) do
   local key = ARGV[1] .. 'session:' .. id
   local head = head(key)
   local gone = state(head)
-  if gone and gone.err then
+  if gone and astray(id, gone) then
     answer[3] = answer[3] + 1
   elseif gone then
     redis.call('ZREM', KEYS[4], id)
   elseif not spared[id] and (ARGV[5] == '' or began(head) < ARGV[5]) then
-    bury(id, key, head, ARGV[2])
-    answer[#answer + 1] = id
-    answer[#answer + 1] = binding(head)
+    local sets = sets_of(key, head)
+    if sets then
+      bury(id, key, sets, ARGV[2])
+      answer[#answer + 1] = id
+      answer[#answer + 1] = binding(head)
+    else
+      answer[3] = answer[3] + 1
+    end
   end
 end
 if #ids == tonumber(ARGV[4]) then answer[2] = ids[#ids] end
@@ -207,7 +230,7 @@ return answer
 
 // taggedScript: KEYS[1] is the set of uses, KEYS[2] the tag's. ARGV: base, begin
 // of the range, how many. It returns id, use and record but for its data of each.
-var taggedScript = newScript(record + `
+var taggedScript = newScript(record + burial + `
 local answer, want, from = {'done'}, tonumber(ARGV[3]), ARGV[2]
 while want > 0 do
   local ids = redis.call('ZRANGEBYLEX', KEYS[2], from, '+', 'LIMIT', 0, want)
@@ -216,7 +239,7 @@ while want > 0 do
     local key = ARGV[1] .. 'session:' .. id
     local head = head(key)
     local gone = state(head)
-    if gone and gone.err then return gone end
+    if gone and astray(id, gone) then return redis.error_reply('ERR a record that cannot be read') end
     if gone then
       redis.call('ZREM', KEYS[2], id)
     else
@@ -233,11 +256,11 @@ return answer
 
 // sweepScript: ARGV: base, how many, then for each of the sets that limits
 // concern: its number, the greatest score of what is over, now, the reason. It
-// returns whether there may be more, how many records it could not read (they are
-// taken off the sets, or no sweep would get past them), and id, binding and reason
-// of each it ended.
+// returns whether there may be more, how many records it could not read, and id,
+// binding and reason of each it ended. A record that nobody can read is taken off
+// the sets, or no sweep would get past it; one that is being moved ends the step.
 // What is over by the server's clock is what counts where that is behind.
-var sweepScript = newScript(record + bury + `
+var sweepScript = newScript(record + burial + `
 local left, answer = tonumber(ARGV[2]), {'done', '', 0}
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -247,13 +270,17 @@ for i = 3, #ARGV, 4 do
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[tonumber(ARGV[i])], '-inf', bound, 'LIMIT', 0, left)) do
     local key = ARGV[1] .. 'session:' .. id
     local head = head(key)
-    local gone = state(head)
+    local gone, sets = state(head), nil
+    if not gone then sets = sets_of(key, head) end
     left = left - 1
-    if gone then
+    if type(head) == 'table' or not gone and not sets then
+      answer[3] = answer[3] + 1
+      return answer
+    elseif gone then
       if gone.err then answer[3] = answer[3] + 1 end
       unlist(id)
     else
-      bury(id, key, head, ARGV[i + 3])
+      bury(id, key, sets, ARGV[i + 3])
       answer[#answer + 1] = id
       answer[#answer + 1] = binding(head)
       answer[#answer + 1] = ARGV[i + 3]

@@ -10,18 +10,15 @@ import (
 	"sessiongate/session"
 )
 
-// sweepPartitions is how many partitions are swept at a time.
-const sweepPartitions = 32
-
 // Sweep ends what is over by the limits. What else runs out, Redis forgets by
 // itself.
 func (s *Store) Sweep(ctx context.Context, l session.Limits) ([]session.Ending, error) {
 	over := passes(l)
 	var all []session.Ending
 	var damage error
-	for first := 0; first < s.layout.partitions; first += sweepPartitions {
+	for first := 0; first < s.layout.partitions; first += atOnce {
 		var some []int
-		for n := first; n < min(first+sweepPartitions, s.layout.partitions); n++ {
+		for n := first; n < min(first+atOnce, s.layout.partitions); n++ {
 			some = append(some, n)
 		}
 		ended, err := s.walk(ctx, "sweep", some, func(n int, _ string) command {

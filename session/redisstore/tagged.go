@@ -17,6 +17,9 @@ import (
 // turn: the server does nothing else meanwhile.
 const step = 100
 
+// atOnce is how many partitions are asked at a time where it may be all of them.
+const atOnce = 64
+
 // announce enters a session's partition into the directories of its tags, where
 // marks may refuse it.
 func (s *Store) announce(ctx context.Context, key session.Key, rec session.Record, ttl string) error {
@@ -243,7 +246,7 @@ func (s *Store) Tagged(ctx context.Context, tag session.Tag, after session.Key, 
 	places = places[first:]
 	var all []session.Listed
 	for len(places) > 0 && len(all) < limit {
-		some, err := s.enough(ctx, tag, after, limit-len(all), places)
+		some, err := s.enough(ctx, tag, after, limit-len(all), places[:min(atOnce, len(places))])
 		if err != nil {
 			return nil, err
 		}
