@@ -193,7 +193,7 @@ func send(ctx context.Context, client rueidis.Client, cmds []command) []rueidis.
 				answer = rueidis.NewErrorResult(errSilent) // it is ours, and not the caller's
 			}
 			answers[todo[i]] = answer
-			if said, ok := rueidis.IsRedisErr(answer.Error()); ok && (said.IsTryAgain() || said.IsNoScript()) {
+			if said, ok := rueidis.IsRedisErr(answer.Error()); ok && (said.IsTryAgain() || said.IsNoScript() && !whole) {
 				again = append(again, todo[i])
 				moving = moving || said.IsTryAgain()
 			}

@@ -95,8 +95,8 @@ local function keep(key, ttl)
   if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, ttl) end
 end
 `
-	// record reads a record's begin.
-	record = strings.NewReplacer("$FIXED", fmt.Sprint(fixed)).Replace(`
+	// reading is of a record, and its begin.
+	reading = strings.NewReplacer("$FIXED", fmt.Sprint(fixed)).Replace(`
 local function head(key) return redis.pcall('GETRANGE', key, 0, $FIXED - 1) end
 local function state(head)
   if type(head) == 'table' then return head end
@@ -167,7 +167,7 @@ return {'done'}
 
 // replaceScript: KEYS[1] is the record's. ARGV: version, next version, data. The
 // first write takes no memory.
-var replaceScript = newScript(record + `
+var replaceScript = newScript(reading + `
 local key = KEYS[1]
 local head = head(key)
 local gone = state(head)
@@ -182,7 +182,7 @@ return {'done'}
 
 // endScript: KEYS[4] is the record's. ARGV: base, id, reason, version or "",
 // score of unused since or "".
-var endScript = newScript(record + burial + `
+var endScript = newScript(reading + burial + `
 local id, key = ARGV[2], KEYS[4]
 local head = head(key)
 local gone = state(head)
@@ -201,7 +201,7 @@ return {'done', value, used}
 // range, how many, began before or "", spared ids. It returns whom it came to
 // last if there may be more, how many it could neither end nor spare, and id and
 // binding of each it ended.
-var endTaggedScript = newScript(record + burial + `
+var endTaggedScript = newScript(reading + burial + `
 local spared, answer = {}, {'done', '', 0}
 for i = 6, #ARGV do spared[ARGV[i]] = true end
 local ids = redis.call('ZRANGEBYLEX', KEYS[4], ARGV[3], '+', 'LIMIT', 0, ARGV[4])
@@ -230,7 +230,7 @@ return answer
 
 // taggedScript: KEYS[1] is the set of uses, KEYS[2] the tag's. ARGV: base, begin
 // of the range, how many. It returns id, use and record but for its data of each.
-var taggedScript = newScript(record + burial + `
+var taggedScript = newScript(reading + burial + `
 local answer, want, from = {'done'}, tonumber(ARGV[3]), ARGV[2]
 while want > 0 do
   local ids = redis.call('ZRANGEBYLEX', KEYS[2], from, '+', 'LIMIT', 0, want)
@@ -260,7 +260,7 @@ return answer
 // binding and reason of each it ended. A record that nobody can read is taken off
 // the sets, or no sweep would get past it; one that is being moved ends the step.
 // What is over by the server's clock is what counts where that is behind.
-var sweepScript = newScript(record + burial + `
+var sweepScript = newScript(reading + burial + `
 local left, answer = tonumber(ARGV[2]), {'done', '', 0}
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
