@@ -241,12 +241,12 @@ func (x *exchange) classify(err error) error {
 	var body *bodyError
 	var timeout net.Error
 	switch {
+	case x.cut():
+		return &session.Ended{Reason: x.body.reason}
 	case errors.Is(err, errBodyTooLarge):
 		return errBodyTooLarge
 	case x.late.Load():
 		return errRequestTimeout
-	case x.cut():
-		return &session.Ended{Reason: x.body.reason}
 	case x.Err() != nil || errors.Is(err, context.Canceled):
 		return errGone
 	case errors.As(err, &body):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"time"
 )
 
 // isGRPC tells gRPC by its media type. gRPC-Web is for fetch, and an API like any
@@ -22,7 +23,11 @@ func isGRPC(contentType []string) bool {
 func (x *exchange) openCall(r *http.Request) (*http.Request, error) {
 	x.awaitBody(0)
 	ctx, cancel := context.WithCancel(r.Context())
-	x.body = &body{x: x, stop: cancel, call: true}
+	x.body = &body{x: x, call: true, stop: func() {
+		cancel()
+		// The upstream's side ends only when nobody waits for more of the client's.
+		_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(time.Now())
+	}}
 	if err := x.open(x.meters.grpc, x.body.end); err != nil {
 		cancel()
 		return nil, err
