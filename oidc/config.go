@@ -107,9 +107,11 @@ func (c *Config) complete() error {
 	if c.Timeout <= 0 {
 		c.Timeout = defaultTimeout
 	}
-	if c.Logout.After == "" {
-		c.Logout.After = "/"
+	after, err := ReturnURL(c.Logout.After, c.BasePath) // LO-06
+	if err != nil {
+		fail("logout.after: %w", err)
 	}
+	c.Logout.After = after
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"encoding/hex"
 	"errors"
 	"net/url"
 	"strings"
@@ -41,7 +42,7 @@ func ReturnURL(s, basePath string) (string, error) {
 		return "", errors.New("its percent-encoding is wrong")
 	}
 	if ambiguous(path, plain) {
-		return "", errors.New(`its path has a dot segment, or an encoded /, \, or control character`)
+		return "", errors.New(`its path has a dot segment, an encoded /, \ or control character, or overlong UTF-8`)
 	}
 	if basePath != "" && (plain == basePath || strings.HasPrefix(plain, strings.TrimSuffix(basePath, "/")+"/")) {
 		return "", errors.New("it is one of the gateway's own endpoints")
@@ -52,12 +53,48 @@ func ReturnURL(s, basePath string) (string, error) {
 // ambiguous tells whether a path may mean another to somebody on its way, who
 // decodes it once, or once more than we do.
 func ambiguous(path, plain string) bool {
-	if strings.Count(plain, "/") != strings.Count(path, "/") || oddBytes(plain) || dotSegment(plain) {
-		return true
+	if strings.Contains(strings.ToLower(plain), "%2e") {
+		return true // nobody encodes a dot twice
 	}
-	again, err := url.PathUnescape(plain)
-	return err == nil && again != plain &&
-		(strings.Count(again, "/") != strings.Count(plain, "/") || oddBytes(again) || dotSegment(again))
+	for _, read := range []string{plain, decoded(plain)} {
+		if strings.Count(read, "/") != strings.Count(path, "/") || oddBytes(read) || dotSegment(read) || overlong(read) {
+			return true
+		}
+	}
+	return false
+}
+
+// decoded decodes what can be decoded: of a path that was decoded already a % may
+// be just that.
+func decoded(path string) string {
+	parts := strings.Split(path, "%")
+	for i, part := range parts[1:] {
+		parts[i+1] = "%" + part
+		if len(part) < 2 {
+			continue
+		}
+		if c, err := hex.DecodeString(part[:2]); err == nil {
+			parts[i+1] = string(c) + part[2:]
+		}
+	}
+	return strings.Join(parts, "")
+}
+
+// overlong finds UTF-8 sequences that are longer than their character needs, which
+// lenient decoders take for a dot or a slash (RFC 3629, section 10).
+func overlong(path string) bool {
+	for i := range len(path) - 1 {
+		lead, next := path[i], path[i+1]
+		switch {
+		case lead == 0xc0 || lead == 0xc1,
+			lead == 0xe0 && next >= 0x80 && next < 0xa0,
+			lead == 0xf0 && next >= 0x80 && next < 0x90,
+			lead == 0xf8 && next >= 0x80 && next < 0x88,
+			lead == 0xfc && next >= 0x80 && next < 0x84:
+			return true
+		}
+	}
+	return path != "" && path[len(path)-1]&^1 == 0xc0
 }
 
 func oddBytes(path string) bool {

@@ -1,97 +1,165 @@
 package oidc_test
 
 import (
+	"encoding/hex"
+	"encoding/json"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 
 	"sessiongate/oidc"
 )
 
-// openRedirects are strings that redirected browsers elsewhere in one product or
-// another (LOG-05, LO-06; pains B8).
-var openRedirects = []string{
-	"https://evil.example", "http://evil.example", "//evil.example", "///evil.example", "////evil.example/%2e%2e",
-	`/\evil.example`, `\\evil.example`, `\/evil.example`, `/\/evil.example`, `//\evil.example`, `\evil.example`, `/a\..\\evil.example`,
-	"/%09/evil.example", "/\t/evil.example", "\t//evil.example", "/\n/evil.example", "/\r/evil.example", "\n//evil.example", "/\t\\evil.example",
-	"/%5cevil.example", "/%5Cevil.example", "/%2F%2Fevil.example", "/%2f/evil.example", "%2f%2fevil.example", "/%252f%252fevil.example", "/%255cevil.example",
-	"https:evil.example", "https:/evil.example", "http:evil.example", "https:///evil.example", "HTTPS://evil.example", "hTTps:evil.example",
-	"javascript:alert(1)", "JaVaScRiPt:alert(1)", "java\tscript:alert(1)", "javascript://%0aalert(1)", "data:text/html,x", "vbscript:x", "mailto:a@b", "file:///etc/passwd", "blob:x", "about:blank",
-	"@evil.example", "user@evil.example", ".evil.example", ":80", ":@evil.example", "evil.example", "evil.example/a", "?//evil.example", "#//evil.example", "?a=b", "&a",
-	"/../evil.example", "/..//evil.example", "/.//evil.example", "/a/..//evil.example", "/%2e%2e//evil.example", "/%2E%2E/%2F/evil.example", "/./..//evil.example", "/.%2e//evil.example", "/..;//evil.example",
-	" //evil.example", " /ok", "\x00//evil.example", "/\x00/evil.example", "/%00/evil.example", "/\x7f", "\ufeff//evil.example", "\u00a0//evil.example", "／／evil.example", "\u2028//evil.example",
-	"/ok\r\nX: 1", "/ok%0d%0aX:%201", "/ok\nSet-Cookie: a=b", "/ok%0a", "/%E5%98%8A%E5%98%8D\r\n", "/ok\u0000",
-	"/%zz", "/%", "/a%2", "//[::1]/", "//127.0.0.1", "//evil.example%2f@shop.example.com", "/bff", "/bff/", "/bff/login", "/bff/logout?sid=x", "/%62ff/login", "/bf%66/callback", "/bff#x", "/bff?x", "/./bff/login", "/a/../bff/login", "/x/%2e%2e/bff/login", "/bff/%6cogin", "/bff//login",
-	"/" + strings.Repeat("a", 1024), "/" + strings.Repeat("ü", 400),
+// returnURL is a row of the corpus, which e2e/returnurls.test.js shows to Chromium's
+// own URL parser. Many of its strings redirected browsers elsewhere in one product
+// or another: oauth2-proxy (CVE-2020-11053, CVE-2020-4037, CVE-2021-21291,
+// CVE-2017-1000070), openshift oauth-proxy (CVE-2026-83589), mod_auth_openidc
+// (CVE-2021-32786, CVE-2019-20479, CVE-2021-39191, CVE-2022-23527), nextjs-auth0
+// (CVE-2021-43812), nforwardauth (CVE-2026-81509), caddy-security (CVE-2024-21497).
+type returnURL struct {
+	String   string `json:"string"`
+	Bytes    string `json:"bytes"` // in hex, where String cannot hold it: no UTF-8
+	Accepted bool   `json:"accepted"`
+	Returns  string `json:"returns"` // if it comes back otherwise than it came
+	Why      string `json:"why"`
 }
 
-// goodReturnURLs come back as they are, or as the second string says.
-var goodReturnURLs = map[string]string{
-	"":                                   "/",
-	"/":                                  "/",
-	"/orders":                            "/orders",
-	"/orders/":                           "/orders/",
-	"/orders?q=a%2Fb&x=%23&z=a+b#/route": "/orders?q=a%2Fb&x=%23&z=a+b#/route",
-	"/a//b":                              "/a//b",
-	"/a;b=c":                             "/a;b=c",
-	"/%C3%BC":                            "/%C3%BC",
-	"/ü?y=ü#ü":                           "/%C3%BC?y=%C3%BC#%C3%BC",
-	"/100%25":                            "/100%25",
-	"/a%20b c":                           "/a%20b%20c",
-	"/a%23b":                             "/a%23b",
-	"/.well-known/x":                     "/.well-known/x",
-	"/...":                               "/...",
-	"/a.b/..c/d..":                       "/a.b/..c/d..",
-	"/bffx/login":                        "/bffx/login",
-	"/x/bff/login":                       "/x/bff/login",
-	"/?returnUrl=//evil.example":         "/?returnUrl=//evil.example",
-	"/?a=/../..":                         "/?a=/../..",
-	"/#//evil.example":                   "/#//evil.example",
-	"/?%zz":                              "/?%zz",
-	"/@evil.example":                     "/@evil.example",
-	"/:80":                               "/:80",
-	"/javascript:alert(1)":               "/javascript:alert(1)",
-	"/https://evil.example":              "/https://evil.example",
-	"/" + strings.Repeat("a", 1023):      "/" + strings.Repeat("a", 1023),
+func returnURLs(t testing.TB) []returnURL {
+	t.Helper()
+	text, err := os.ReadFile("testdata/returnurls.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []returnURL
+	if err := json.Unmarshal(text, &rows); err != nil {
+		t.Fatal(err)
+	}
+	accepted := 0
+	for i := range rows {
+		row := &rows[i]
+		if row.Bytes != "" {
+			b, err := hex.DecodeString(row.Bytes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			row.String = string(b)
+		}
+		if row.Accepted {
+			accepted++
+		}
+		if row.Returns == "" {
+			row.Returns = row.String
+		}
+	}
+	if len(rows) < 100 || accepted < 50 || len(rows)-accepted < 100 {
+		t.Fatalf("%d strings, %d of them good: that is no corpus", len(rows), accepted)
+	}
+	return rows
 }
 
 func TestLOG05ReturnURL(t *testing.T) {
-	if len(openRedirects) < 60 {
-		t.Fatalf("%d strings, want 60", len(openRedirects))
-	}
-	for _, s := range openRedirects {
-		if got, err := oidc.ReturnURL(s, "/bff"); err == nil {
-			t.Errorf("ReturnURL(%q) = %q, want an error", s, got)
+	for _, row := range returnURLs(t) {
+		got, err := oidc.ReturnURL(row.String, "/bff")
+		switch {
+		case row.Accepted && (got != row.Returns || err != nil):
+			t.Errorf("%s: ReturnURL(%q) = %q, %v, want %q", row.Why, row.String, got, err, row.Returns)
+		case !row.Accepted && err == nil:
+			t.Errorf("%s: ReturnURL(%q) = %q, want an error", row.Why, row.String, got)
 		}
 	}
-	for s, want := range goodReturnURLs {
-		if got, err := oidc.ReturnURL(s, "/bff"); got != want || err != nil {
-			t.Errorf("ReturnURL(%q) = %q, %v, want %q", s, got, err, want)
+	if got, err := oidc.ReturnURL("", "/bff"); got != "/" || err != nil {
+		t.Errorf("without one: %q, %v", got, err)
+	}
+	for _, row := range []struct {
+		s    string
+		fits bool
+	}{
+		{"/" + strings.Repeat("a", 1023), true}, {"/" + strings.Repeat("a", 1024), false},
+		{"/" + strings.Repeat("ü", 170), true}, {"/" + strings.Repeat("ü", 171), false},
+	} {
+		if _, err := oidc.ReturnURL(row.s, "/bff"); (err == nil) != row.fits {
+			t.Errorf("%d bytes: %v", len(row.s), err)
 		}
 	}
 }
 
-func TestLOG05NoRedirectParameterLeadsElsewhere(t *testing.T) {
+// CVE-2020-11053, CVE-2026-83589 and their like at login, CVE-2021-32786 and its
+// like at logout: no parameter of ours leads elsewhere (LOG-05, LO-06).
+func TestCVE202132786NoRedirectParameterLeadsElsewhere(t *testing.T) {
 	g := newGateway(t, newProvider(t))
 	b := g.browser()
 	b.logIn("")
 	logout := b.status()["logout_url"].(string)
-	for _, s := range openRedirects {
+	for _, row := range returnURLs(t) {
+		if row.Accepted {
+			continue
+		}
+		s := url.QueryEscape(row.String)
 		for _, a := range []*answer{
-			b.get("/bff/login?returnUrl=" + url.QueryEscape(s)),
-			b.get(logout + "&returnUrl=" + url.QueryEscape(s)),
-			b.do(http.MethodPost, "/bff/logout?returnUrl="+url.QueryEscape(s)),
+			b.get("/bff/login?returnUrl=" + s),
+			b.get(logout + "&returnUrl=" + s),
+			b.do(http.MethodPost, "/bff/logout?returnUrl="+s),
 		} {
 			if a.code() != "invalid_return_url" || a.location() != "" || len(a.Header["Set-Cookie"]) != 0 {
-				t.Errorf("%q: code %q location %q cookies %q, want invalid_return_url", s, a.code(), a.location(), a.Header["Set-Cookie"])
+				t.Errorf("%q: code %q location %q cookies %q, want invalid_return_url", row.String, a.code(), a.location(), a.Header["Set-Cookie"])
+			}
+		}
+		// What comes back from the provider is looked up, and never gone to.
+		for _, path := range []string{"/bff/callback?code=x&state=" + s, "/bff/callback?code=x&state=x&returnUrl=" + s} {
+			if a := b.get(path); a.location() != "/" {
+				t.Errorf("%s leads to %q", path, a.location())
+			}
+		}
+		for _, path := range []string{"/bff/logout/callback?state=" + s, "/bff/logout/callback?returnUrl=" + s, "/bff/logout/continue?returnUrl=" + s + "&redirect_url=" + s} {
+			if a := b.get(path); a.location() != "/bye" {
+				t.Errorf("%s leads to %q", path, a.location())
 			}
 		}
 	}
 	b.wantLoggedIn(true) // nothing ended
-	wantCalls := len(g.provider.seen("/revoke"))
-	if wantCalls != 0 {
-		t.Errorf("%d revocations", wantCalls)
+	if n := len(g.provider.seen("/revoke")); n != 0 {
+		t.Errorf("%d revocations", n)
+	}
+}
+
+// What is accepted comes back, byte for byte or as the corpus says, through the
+// flow cookie and the cookie of a logout.
+func TestLOG05GoodReturnURLsComeBack(t *testing.T) {
+	g := newGateway(t, newProvider(t))
+	b := g.browser()
+	for _, row := range returnURLs(t) {
+		if !row.Accepted {
+			continue
+		}
+		s := url.QueryEscape(row.String)
+		if got := b.logIn("?returnUrl=" + s).location(); got != row.Returns {
+			t.Errorf("%q: a login returns to %q", row.String, got)
+		}
+		a := b.get(b.status()["logout_url"].(string) + "&returnUrl=" + s)
+		to, err := url.Parse(a.location())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := b.get("/bff/logout/callback?state=" + to.Query().Get("state")).location(); got != row.Returns {
+			t.Errorf("%q: a logout returns to %q", row.String, got)
+		}
+	}
+}
+
+// Where a logout ends without a wish is checked in the same way.
+func TestLO06LogoutAfterIsAReturnURL(t *testing.T) {
+	for _, row := range returnURLs(t) {
+		c := newConfig("https://login.example.com")
+		c.Logout.After = row.String
+		client, err := oidc.NewClient(c)
+		if err == nil {
+			client.Close()
+		}
+		if (err == nil) != row.Accepted {
+			t.Errorf("logout.after %q: %v", row.String, err)
+		}
 	}
 }
 
@@ -122,11 +190,8 @@ func elsewhere(location string) (foreign bool, path string) {
 }
 
 func FuzzReturnURL(f *testing.F) {
-	for _, s := range openRedirects {
-		f.Add(s)
-	}
-	for s := range goodReturnURLs {
-		f.Add(s)
+	for _, row := range returnURLs(f) {
+		f.Add(row.String)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		got, err := oidc.ReturnURL(s, "/bff")
