@@ -106,7 +106,7 @@ func (c *clients) dial(host string) (net.Conn, error) {
 }
 
 // patience is how long anything may take on a busy machine.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // logIn logs everybody in, some at once.
 func (w *world) logIn() {

@@ -31,12 +31,13 @@ func (w *world) newUpstreams(c *certificate) (routes []any) {
 	secure.StartTLS()
 	w.t.Cleanup(secure.Close)
 	tlsURL := strings.Replace(secure.URL, "127.0.0.1", "localhost", 1)
-	return []any{
-		map[string]any{"path": "/one/", "upstream": one.URL},
-		map[string]any{"path": "/other/", "upstream": one.URL},
-		map[string]any{"path": "/secure/", "upstream": tlsURL, "tls": map[string]any{"ca": c.file}},
-		map[string]any{"path": "/safe/", "upstream": tlsURL, "tls": map[string]any{"ca": c.file}},
+	for _, path := range []string{"/one/", "/other/"} {
+		routes = append(routes, map[string]any{"path": path, "upstream": one.URL, "timeout": patience.String()})
 	}
+	for _, path := range []string{"/secure/", "/safe/"} {
+		routes = append(routes, map[string]any{"path": path, "upstream": tlsURL, "timeout": patience.String(), "tls": map[string]any{"ca": c.file}})
+	}
+	return routes
 }
 
 // upstream says what it was asked, and by whose token.
