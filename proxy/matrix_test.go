@@ -260,7 +260,7 @@ func (w *world) places(a *App) []place {
 
 // TestCSRFMatrix goes through all sorts of requests for all sorts of places, and
 // holds each answer against DESIGN.md. What is refused asked nobody: not the store,
-// the provider or an upstream (CSRF-01 to CSRF-14). The product has 2.3 million
+// the provider or an upstream (CSRF-01 to CSRF-14). The product has 2.7 million
 // rows; a test takes every so many of them, SESSIONGATE_MATRIX=full takes all.
 func TestCSRFMatrix(t *testing.T) {
 	var places []place
