@@ -1,7 +1,7 @@
 # `make test` installs what the machine lacks and runs everything. `make help` lists the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help build test tools lint race zitadel client e2e bench clean
+.PHONY: help build test tools lint race zitadel grpc client e2e bench fuzz clean
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
@@ -12,11 +12,12 @@ build: ## bin/sessiongate, one static binary
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/sessiongate ./cmd/sessiongate
 
 # One after the other, also with -j: every step wants all cores, and tests that measure moments want them to themselves.
-test: ## everything: lint, race tests, a second provider, a real browser
+test: ## everything: lint, race tests, a second provider, gRPC, a real browser
 	@$(MAKE) --no-print-directory tools
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory race
 	@$(MAKE) --no-print-directory zitadel
+	@$(MAKE) --no-print-directory grpc
 	@$(MAKE) --no-print-directory client
 	@$(MAKE) --no-print-directory e2e
 
@@ -32,6 +33,9 @@ race: ## go test -race, with crashes and faults of the real binary
 zitadel: ## the real binary against a second real provider
 	cd e2e/zitadel && go test -race -timeout 3m -count=1 ./...
 
+grpc: ## the real binary between a gRPC client and a gRPC server
+	cd e2e/grpc && go test -race -timeout 3m -count=1 ./...
+
 client: ## the browser helper's own tests
 	cd client && npm test --silent
 
@@ -40,6 +44,11 @@ e2e: ## the real binary, a certified provider and Chromium
 
 bench: ## benchmarks of the request path, the cold path and the login
 	go test -run '^$$' -bench . -benchmem ./...
+
+FUZZTIME ?= 1m
+
+fuzz: ## every fuzz target for FUZZTIME (1m)
+	@scripts/fuzz $(FUZZTIME)
 
 clean: ## remove what was built
 	rm -rf bin e2e/node_modules examples/react/node_modules examples/react/dist
