@@ -154,6 +154,12 @@ func (g *Gateway) Stop() {
 	g.cmd = nil
 }
 
+// PID is the process id of the gateway that runs.
+func (g *Gateway) PID() int { return g.cmd.Process.Pid }
+
+// Admin is the address of the admin listener.
+func (g *Gateway) Admin() string { return g.admin }
+
 // Events counts the log's objects with that audit event, of every process since
 // the installation.
 func (g *Gateway) Events(name string) int {

@@ -3,6 +3,7 @@ package gatewaytest
 import (
 	"crypto/rand"
 	"crypto/rsa"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -30,6 +31,8 @@ type Options struct {
 	Users    []devprovider.User
 	TokenTTL time.Duration  // of access tokens; 0: the provider's default
 	OIDC     map[string]any // more keys of the app's oidc section
+	Config   map[string]any // more keys of the configuration; with tls the app is https
+	Routes   []any          // more routes of the app
 }
 
 // providerKey is shared by all providers: making one takes longer than a test.
@@ -48,6 +51,9 @@ func NewWorld(t testing.TB, binary string, o Options) *World {
 	listen := FreeAddress(t)
 	_, port, _ := net.SplitHostPort(listen)
 	w := &World{Origin: "http://localhost:" + port}
+	if o.Config["tls"] != nil {
+		w.Origin = "https://localhost:" + port
+	}
 	w.newProvider(t, o)
 	api := httptest.NewServer(&api{provider: w.Provider, minted: map[string]time.Time{}})
 	t.Cleanup(api.Close)
@@ -60,14 +66,16 @@ func NewWorld(t testing.TB, binary string, o Options) *World {
 	for key, value := range o.OIDC {
 		settings[key] = value
 	}
-	w.Gateway = Install(t, binary, map[string]any{
+	config := map[string]any{
 		"listen": listen,
 		"apps": []any{map[string]any{
 			"origin": w.Origin,
 			"oidc":   settings,
-			"routes": []any{map[string]any{"path": "/api/", "upstream": api.URL}},
+			"routes": append([]any{map[string]any{"path": "/api/", "upstream": api.URL}}, o.Routes...),
 		}},
-	})
+	}
+	maps.Copy(config, o.Config)
+	w.Gateway = Install(t, binary, config)
 	return w
 }
 
