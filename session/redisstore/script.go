@@ -86,8 +86,9 @@ func verdict(op string, r rueidis.RedisResult) ([]rueidis.RedisMessage, error) {
 //   - A server that is out of memory refuses the first write of a script only, and
 //     only if that takes memory.
 //   - A Cluster that is moving a slot refuses keys that are not there, or not any
-//     more. Whatever will be written has been read before; the keys that a script
-//     names first it has all, or the script does not run.
+//     more. Whatever will be written has been read before, and is not deleted in
+//     between; the keys that a script names first it has all, or it does not run.
+//     Only a set that the script itself has emptied may be missing: hence pcall.
 var (
 	// keep makes a key last at least so many milliseconds.
 	keep = `
@@ -114,7 +115,7 @@ local function binding(head) return string.sub(head, 56, 87) end
 	// it counts as live, is one that is on its way from another node: not over.
 	burial = strings.NewReplacer("$FIXED", fmt.Sprint(fixed), "$SLACK", millis(sweepSlack)).Replace(`
 local function astray(id, gone)
-  return gone.err or gone[1] == 'absent' and redis.call('ZSCORE', KEYS[1], id)
+  return gone.err or gone[1] == 'absent' and redis.pcall('ZSCORE', KEYS[1], id)
 end
 local function sets_of(key, head)
   local all, n = {}, tonumber(string.sub(head, 52, 55))
@@ -128,14 +129,13 @@ local function sets_of(key, head)
   return all
 end
 local function unlist(id)
-  for i = 1, 3 do redis.call('ZREM', KEYS[i], id) end
+  for i = 1, 3 do redis.pcall('ZREM', KEYS[i], id) end
 end
 local function bury(id, key, sets, reason)
-  unlist(id)
-  for _, set in ipairs(sets) do redis.call('ZREM', set, id) end
   local ttl = redis.call('PTTL', key) - $SLACK
-  redis.call('UNLINK', key)
-  if ttl > 0 then redis.call('SET', key, 'T' .. reason, 'PX', ttl) end
+  unlist(id)
+  for _, set in ipairs(sets) do redis.pcall('ZREM', set, id) end
+  if ttl > 0 then redis.call('SET', key, 'T' .. reason, 'PX', ttl) else redis.call('UNLINK', key) end
 end
 `)
 )

@@ -174,7 +174,7 @@ func (sv *server) client(t testing.TB) rueidis.Client {
 }
 
 // launchCluster starts three nodes that share the slots.
-func launchCluster(dir string) ([]*server, error) {
+func launchCluster(dir string, args ...string) ([]*server, error) {
 	var nodes []*server
 	for i := range 3 {
 		bus, err := freePort()
@@ -185,7 +185,7 @@ func launchCluster(dir string) ([]*server, error) {
 		if err := os.Mkdir(home, 0o700); err != nil {
 			return nodes, err
 		}
-		node, err := newServer(home, "--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-node-timeout", "5000")
+		node, err := newServer(home, append([]string{"--cluster-enabled", "yes", "--cluster-port", bus}, args...)...)
 		if err != nil {
 			return nodes, err
 		}

@@ -36,6 +36,11 @@ func (s *Store) Create(ctx context.Context, key session.Key, rec session.Record)
 			return err
 		}
 	}
+	return s.add(ctx, key, rec, ttl)
+}
+
+// add writes the record, unless a mark of the partition refuses it.
+func (s *Store) add(ctx context.Context, key session.Key, rec session.Record, ttl string) error {
 	rec.Version = 1
 	p := s.layout.of(key)
 	args := []string{
