@@ -76,7 +76,8 @@ type ask struct {
 	echo   string // what the upstream says of the request in the header of its answer
 }
 
-var routes = []string{"one", "other", "secure", "safe"}
+// routes lead to an HTTP/1.1 upstream and two of HTTP/2.
+var routes = []string{"one", "other", "clear", "secure", "safe"}
 
 // draw makes up a request.
 func draw(u *user, random *mathrand.Rand, of ...string) *ask {

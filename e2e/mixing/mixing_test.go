@@ -53,7 +53,7 @@ func requests(t *testing.T) int {
 	t.Helper()
 	text, given := os.LookupEnv("SESSIONGATE_MIXING")
 	if !given {
-		return 5_000
+		return 3_000
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {
@@ -62,7 +62,7 @@ func requests(t *testing.T) int {
 	return n
 }
 
-// PX-19, with a hundred users, or with a thousand if there are as many requests. In other
+// PX-19, with sixty users, or with a thousand if there are as many requests. In other
 // products a pooled client sent another user's token after a
 // refresh, and token requests under way at once got each other's tokens.
 func TestPX19NobodyGetsWhatIsAnothers(t *testing.T) {
@@ -81,7 +81,10 @@ func TestPX19NobodyGetsWhatIsAnothers(t *testing.T) {
 		wg.Go(func() { w.pipeline(n/2/proxies+1, uint64(i)) })
 	}
 	wg.Wait()
-	w.everybodyIsStillThere()
+	w.everybodyAtOnce()
+	for end := time.Now().Add(patience); w.provider.Stats().Refreshed < len(w.users) && time.Now().Before(end); {
+		w.everybodyAtOnce() // a quick machine was done before the first tokens expired
+	}
 	took := time.Since(began)
 
 	stats := w.provider.Stats()
@@ -89,7 +92,7 @@ func TestPX19NobodyGetsWhatIsAnothers(t *testing.T) {
 	t.Logf("%d refreshes, %d reuses, %d retries with another token", stats.Refreshed, len(stats.Reuses), w.retries.Load())
 	t.Run("CVE-2024-51987 no token of another user after a refresh", func(t *testing.T) {
 		w.none(t, "user")
-		if stats.Refreshed < len(w.users)/2 || w.retries.Load() == 0 {
+		if stats.Refreshed < len(w.users) || w.retries.Load() == 0 {
 			t.Errorf("%d refreshes of %d sessions and %d retries prove nothing", stats.Refreshed, len(w.users), w.retries.Load())
 		}
 	})

@@ -22,6 +22,9 @@ func (w *world) newUpstreams(c *certificate) (routes []any) {
 	u := &upstream{w: w, seen: map[string]bool{}}
 	one := httptest.NewUnstartedServer(u)
 	one.Config.ErrorLog = log.New(io.Discard, "", 0)
+	one.Config.Protocols = new(http.Protocols)
+	one.Config.Protocols.SetHTTP1(true)
+	one.Config.Protocols.SetUnencryptedHTTP2(true)
 	one.Start()
 	w.t.Cleanup(one.Close)
 	secure := httptest.NewUnstartedServer(u)
@@ -31,8 +34,8 @@ func (w *world) newUpstreams(c *certificate) (routes []any) {
 	secure.StartTLS()
 	w.t.Cleanup(secure.Close)
 	tlsURL := strings.Replace(secure.URL, "127.0.0.1", "localhost", 1)
-	for _, path := range []string{"/one/", "/other/"} {
-		routes = append(routes, map[string]any{"path": path, "upstream": one.URL, "timeout": patience.String()})
+	for path, url := range map[string]string{"/one/": one.URL, "/other/": one.URL, "/clear/": strings.Replace(one.URL, "http", "h2c", 1)} {
+		routes = append(routes, map[string]any{"path": path, "upstream": url, "timeout": patience.String()})
 	}
 	for _, path := range []string{"/secure/", "/safe/"} {
 		routes = append(routes, map[string]any{"path": path, "upstream": tlsURL, "timeout": patience.String(), "tls": map[string]any{"ca": c.file}})
