@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"slices"
 	"time"
 )
@@ -69,22 +70,28 @@ const page = 200
 // tagged lists the app's live sessions that carry a tag, made by whichever key.
 func (a *App) tagged(ctx context.Context, kind, value string) ([]Listed, error) {
 	var all []Listed
+	err := a.eachTagged(ctx, kind, value, func(rec Listed) { all = append(all, rec) })
+	return all, err
+}
+
+// eachTagged calls f for each session that tagged lists.
+func (a *App) eachTagged(ctx context.Context, kind, value string, f func(Listed)) error {
 	for _, tag := range a.everyTag(kind, value) {
 		for after, more := (Key{}), true; more; {
 			found, err := a.m.store.Tagged(ctx, tag, after, page)
 			if err != nil {
-				return nil, unknown(err)
+				return unknown(err)
 			}
 			for _, rec := range found {
 				after = rec.Key
 				if rec.Binding == a.binding { // the tag may be of another app of this client, too
-					all = append(all, rec)
+					f(rec)
 				}
 			}
 			more = len(found) == page
 		}
 	}
-	return all, nil
+	return nil
 }
 
 // Sessions lists the live sessions of a session's user in this app, the newest
@@ -174,25 +181,46 @@ func (a *App) endSubject(ctx context.Context, sub string, except Key) (int, erro
 	return n, nil
 }
 
-// Sessions lists live sessions, the newest first: those of the app with an
-// origin, those of a subject, or both; "" limits nothing. *StoreError.
-func (m *Manager) Sessions(ctx context.Context, app, sub string) ([]Listing, error) {
-	var all []Listing
+// Sessions tells of live sessions one after the other, the newest first: those of
+// the app with an origin, those of a subject, or both; "" limits nothing. There may
+// be a million: what is kept of all of them at once is when they began.
+//
+// *StoreError, or what f returns, which ends it.
+func (m *Manager) Sessions(ctx context.Context, app, sub string, f func(Listing) error) error {
+	type begun struct {
+		app *App
+		key Key
+		at  int64
+	}
+	var all []begun
 	for _, a := range m.appsOf(app) {
 		kind, value := "app", a.cfg.Origin
 		if sub != "" {
 			kind, value = "sub", sub
 		}
-		found, err := a.tagged(ctx, kind, value)
+		err := a.eachTagged(ctx, kind, value, func(rec Listed) {
+			all = append(all, begun{a, rec.Key, rec.Created.UnixNano()})
+		})
 		if err != nil {
-			return nil, err
-		}
-		for _, rec := range found {
-			all = append(all, a.listing(rec))
+			return err
 		}
 	}
-	newestFirst(all)
-	return all, nil
+	slices.SortFunc(all, func(p, q begun) int {
+		return cmp.Or(cmp.Compare(q.at, p.at), cmp.Compare(listID(p.key), listID(q.key)))
+	})
+	for _, b := range all {
+		rec, err := m.find(ctx, b.key)
+		if errors.Is(err, ErrNoSession) {
+			continue // it ended meanwhile
+		}
+		if err == nil {
+			err = f(b.app.listing(Listed{Key: b.key, Record: rec}))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // EndByID ends a session that Sessions lists. ErrNoSession, *StoreError.

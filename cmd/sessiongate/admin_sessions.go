@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -112,18 +113,37 @@ func (a *adminSessions) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	all, err := a.server.manager.Sessions(r.Context(), q["app"], q["sub"])
-	if err != nil {
-		return err
+	// One after the other: all of them together may be more than there is memory for.
+	first := true
+	begin := func() {
+		first = false
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"sessions":[`)
 	}
-	list := make([]listedSession, 0, len(all))
-	for _, l := range all {
-		list = append(list, listedSession{
+	err = a.server.manager.Sessions(r.Context(), q["app"], q["sub"], func(l session.Listing) error {
+		if !first {
+			_, _ = io.WriteString(w, ",")
+		} else {
+			begin()
+		}
+		b, err := json.Marshal(listedSession{
 			ID: l.ID, App: l.App, Sub: l.Subject, UserAgent: l.UserAgent, Address: l.Address,
 			CreatedAt: l.Created.UTC().Truncate(time.Second), LastSeenAt: l.LastSeen.UTC().Truncate(time.Second),
 		})
+		if err == nil {
+			_, err = w.Write(b)
+		}
+		return err
+	})
+	switch {
+	case err != nil && first:
+		return err
+	case err != nil:
+		panic(http.ErrAbortHandler) // nobody is to take a part for the whole
+	case first:
+		begin()
 	}
-	reply(w, http.StatusOK, map[string][]listedSession{"sessions": list})
+	_, _ = io.WriteString(w, "]}\n")
 	return nil
 }
 
