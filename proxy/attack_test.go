@@ -14,7 +14,7 @@ import (
 
 // HTTP/2 has no request line, so a space is an ordinary character of its fields.
 // In the HTTP/1.1 that the upstream is sent it ends the target (ASVS 4.2.1).
-func TestASpaceFromHTTP2SplitsNoRequestLine(t *testing.T) {
+func TestHT09ASpaceFromHTTP2SplitsNoRequestLine(t *testing.T) {
 	w := newWorld(t)
 	s := httptest.NewUnstartedServer(w.gateway)
 	s.EnableHTTP2 = true
@@ -51,7 +51,7 @@ func TestASpaceFromHTTP2SplitsNoRequestLine(t *testing.T) {
 
 // What an upstream may not say in its header it may not say after the body
 // (PX-17).
-func TestTrailersObeyTheRulesOfTheHeader(t *testing.T) {
+func TestPX17TrailersObeyTheRulesOfTheHeader(t *testing.T) {
 	w := newWorld(t)
 	w.up.answer(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("Trailer", "Set-Cookie, X-Sessiongate, X-Checksum")

@@ -106,9 +106,9 @@ func RequestID(r *http.Request) string {
 // begin notes who asks.
 func (g *Gateway) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{ResponseWriter: w, Context: r.Context(), gateway: g, began: time.Now(), meters: g.nowhere}
-	// A Content-Length beside it is gone by now, and the two may have been read
-	// differently in front of us (RFC 9112, section 6.1).
-	x.closes = len(r.TransferEncoding) > 0 && r.ProtoMajor == 1
+	// A Content-Length beside it is gone by now, and so is a coding in HTTP/1.0. Both
+	// may have been read differently in front of us (RFC 9112, section 6.1).
+	x.closes = r.ProtoMajor == 1 && (r.ProtoMinor == 0 || len(r.TransferEncoding) > 0)
 	x.grpc = r.Method == http.MethodPost && isGRPC(r.Header["Content-Type"])
 	x.watchWrites(r)
 	x.peer = hostOf(r.RemoteAddr)

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// TestUpstreamFailures: a generic answer, and the right one (HT-15).
-func TestUpstreamFailures(t *testing.T) {
+// TestHT15UpstreamFailures: a generic answer, and the right one (HT-15).
+func TestHT15UpstreamFailures(t *testing.T) {
 	closed := must(net.Listen("tcp", "127.0.0.1:0"))
 	closed.Close()
 	broken := rawUpstream(t, "nonsense\r\n\r\n")
@@ -78,9 +78,9 @@ func rawUpstream(t testing.TB, answer string) (addr string) {
 	return l.Addr().String()
 }
 
-// TestNoContentTypeIsGuessed: an answer without one stays without; net/http would
+// TestHT13NoContentTypeIsGuessed: an answer without one stays without; net/http would
 // make a page of somebody's upload (HT-13).
-func TestNoContentTypeIsGuessed(t *testing.T) {
+func TestHT13NoContentTypeIsGuessed(t *testing.T) {
 	const upload = "<!doctype html><script>"
 	untyped := rawUpstream(t, "HTTP/1.1 200 OK\r\nContent-Length: 23\r\n\r\n"+upload)
 	w := newWorld(t, func(_ *world, a *App, _ *Config) {
@@ -96,8 +96,8 @@ func TestNoContentTypeIsGuessed(t *testing.T) {
 	}
 }
 
-// TestTruncatedAnswer: half an answer is not made whole (HT-15).
-func TestTruncatedAnswer(t *testing.T) {
+// TestHT15TruncatedAnswer: half an answer is not made whole (HT-15).
+func TestHT15TruncatedAnswer(t *testing.T) {
 	for name, answer := range map[string]string{
 		"a length": "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf",
 		"chunks":   "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 )
 
 const (
@@ -38,7 +39,7 @@ func (x *exchange) checkHTTP2(r *http.Request) error {
 // server's, or no host at all (RFC 9112, section 3.2).
 func noApp(host string) error {
 	u, err := url.Parse("//" + host)
-	if err != nil || u.Host != host || u.User != nil {
+	if err != nil || u.Host != host || u.User != nil || host != "" && host[0] != '[' && strings.Count(host, ":") > 1 {
 		return errHost
 	}
 	return errUnknownHost
