@@ -92,6 +92,9 @@ func (sv *server) start() error {
 	}
 	defer log.Close()
 	args := append([]string{"--port", sv.port, "--bind", "127.0.0.1", "--dir", sv.dir, "--save", "", "--daemonize", "no"}, sv.args...)
+	if len(sv.args) > 0 && strings.HasSuffix(sv.args[0], "sentinel.conf") {
+		args = []string{sv.args[0], "--port", sv.port, "--bind", "127.0.0.1", "--dir", sv.dir, "--sentinel"}
+	}
 	sv.cmd = exec.Command(path, args...)
 	sv.cmd.Stdout, sv.cmd.Stderr = log, log
 	sv.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -165,7 +168,14 @@ func (sv *server) must(t testing.TB, words ...string) string {
 // client is a client of the server's that the store knows nothing of.
 func (sv *server) client(t testing.TB) rueidis.Client {
 	t.Helper()
-	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{sv.addr()}, ForceSingleClient: true, DisableCache: true})
+	return sv.clientWith(t, "")
+}
+
+func (sv *server) clientWith(t testing.TB, password string) rueidis.Client {
+	t.Helper()
+	c, err := rueidis.NewClient(rueidis.ClientOption{
+		InitAddress: []string{sv.addr()}, Password: password, ForceSingleClient: true, DisableCache: true,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
