@@ -92,7 +92,7 @@ test('a WebSocket works over TLS', async () => {
   assert.equal(message, 'token valid');
 });
 
-test('a logout leaves no cookie', async () => {
+test('CVE-2025-55162 a logout leaves no cookie', async () => {
   const cookie = await visitor.header(world.origin);
   await page.goto(`${world.origin}/`);
   await page.click('#logout');

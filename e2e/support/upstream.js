@@ -38,7 +38,7 @@ export async function startUpstream(judge) {
       const { authorization, ...shown } = headers;
       return res.end(JSON.stringify({ method, url, token, headers: shown }));
     }
-    res.writeHead(200, { 'content-type': 'text/html; charset=utf-8' });
+    res.writeHead(200, { 'content-type': path.endsWith('.js') ? 'text/javascript' : 'text/html; charset=utf-8' });
     return res.end(pages.get(path) ?? `<!doctype html><title>${path}</title><h1 id="page">page</h1><p id="token">${token}</p>`);
   });
 

@@ -15,7 +15,8 @@ export class World {
 
   // start brings it up. Options: tls (an https origin), tap (keep every byte that the gateway sends to the browser),
   // accessTTL (seconds), logout (of the app's oidc settings), routes (to be put before the usual ones), session (settings),
-  // bySubject (see startProvider).
+  // bySubject (see startProvider), host (of the app), cors (origins),
+  // limits.
   static async start(options = {}) {
     const world = new World();
     try {
@@ -27,10 +28,10 @@ export class World {
     return world;
   }
 
-  async #build({ tls = false, tap = false, accessTTL = 4, logout = {}, routes = [], session = {}, bySubject = false }) {
+  async #build({ tls = false, tap = false, accessTTL = 4, logout = {}, routes = [], session = {}, bySubject = false, host = 'localhost', cors = [], limits = {} }) {
     const port = await freePort();
     const listen = tap ? await freePort() : port;
-    this.origin = `${tls ? 'https' : 'http'}://localhost:${port}`;
+    this.origin = `${tls ? 'https' : 'http'}://${host}:${port}`;
     this.provider = await this.#keep(startProvider(this.origin, { accessTTL, bySubject }));
     this.upstream = await this.#keep(startUpstream(this.provider.judge));
     this.site = await this.#keep(startSite());
@@ -39,8 +40,10 @@ export class World {
       listen: `127.0.0.1:${listen}`,
       ...(tls && { tls: certificate(dir) }),
       session,
+      limits,
       apps: [{
         origin: this.origin,
+        cors: { origins: cors },
         oidc: {
           issuer: this.provider.issuer,
           client_id: this.provider.client.id,
