@@ -76,23 +76,27 @@ func newCertificate(t *testing.T, names ...string) *certificate {
 type clients struct {
 	address string
 	tls     *tls.Config
-	one     http.RoundTripper // HTTP/1.1, connection by connection
-	two     http.RoundTripper // HTTP/2, many users on a connection
+	one     *http.Transport // HTTP/1.1, connection by connection
+	two     *http.Transport // HTTP/2, many users on a connection
 }
 
-func newClients(t *testing.T, address string, c *certificate) clients {
+func newClients(address string, c *certificate) clients {
 	// Handshakes are most of the work as it is.
 	quick := &tls.Config{RootCAs: c.pool, CurvePreferences: []tls.CurveID{tls.X25519}, ClientSessionCache: tls.NewLRUClientSessionCache(0)}
 	way := clients{address: address, tls: quick}
 	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, address)
 	}
-	one := &http.Transport{DialContext: dial, TLSClientConfig: way.tls.Clone(), MaxConnsPerHost: 64, MaxIdleConnsPerHost: 64, ExpectContinueTimeout: time.Second, TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{}}
-	two := &http.Transport{DialContext: dial, TLSClientConfig: way.tls.Clone(), ForceAttemptHTTP2: true}
-	t.Cleanup(one.CloseIdleConnections)
-	t.Cleanup(two.CloseIdleConnections)
-	way.one, way.two = one, two
+	way.one = &http.Transport{DialContext: dial, TLSClientConfig: way.tls.Clone(), MaxConnsPerHost: 64, MaxIdleConnsPerHost: 64, ExpectContinueTimeout: time.Second, TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{}}
+	way.two = &http.Transport{DialContext: dial, TLSClientConfig: way.tls.Clone(), ForceAttemptHTTP2: true}
 	return way
+}
+
+// close closes what is not in use: the gateway waits five seconds for the first
+// request of a connection before it stops.
+func (c *clients) close() {
+	c.one.CloseIdleConnections()
+	c.two.CloseIdleConnections()
 }
 
 // dial opens a connection of one's own, for HTTP/1.1.

@@ -176,7 +176,7 @@ func newWorld(t *testing.T, users int) *world {
 		w.users = append(w.users, &user{app: w.apps[(i+1)%2], sub: first.sub, address: address})
 	}
 	certificate := newCertificate(t, "shop.localhost", "desk.localhost", "localhost")
-	w.clients = newClients(t, w.address, certificate)
+	w.clients = newClients(w.address, certificate)
 	issuer := w.newProvider()
 	routes := w.newUpstreams(certificate)
 	var apps []any
@@ -193,6 +193,7 @@ func newWorld(t *testing.T, users int) *world {
 		"log":             map[string]any{"level": "warn"},
 	})
 	w.gateway.Start()
+	t.Cleanup(w.clients.close)
 	return w
 }
 
