@@ -47,7 +47,9 @@ var attacks = map[string]func(*villain){
 		})
 	},
 	"slow readers": func(v *villain) {
-		v.each(60, func() { v.ignore("GET /up/endless HTTP/1.1\r\nHost: " + v.host + "\r\nCookie: " + v.cookie + "\r\nX-CSRF: 1\r\n\r\n") })
+		v.each(60, func() {
+			v.ignore("GET /up/endless HTTP/1.1\r\nHost: " + v.host + "\r\nCookie: " + v.cookie + "\r\nX-CSRF: 1\r\n\r\n")
+		})
 	},
 	"header flood": func(v *villain) {
 		request := "GET / HTTP/1.1\r\nHost: " + v.host + "\r\n" + strings.Repeat("X-Flood: "+strings.Repeat("a", 1000)+"\r\n", 1000) + "\r\n"
@@ -82,6 +84,7 @@ var attacks = map[string]func(*villain){
 		}
 		v.each(8, func() {
 			v.send("GET /up/quick HTTP/1.1\r\nHost: " + v.host + "\r\nX-CSRF: 1\r\nCookie: " + cookies.String() + "\r\n\r\n")
+			time.Sleep(10 * time.Millisecond) // 30 KB each: what they cost is judged by the CPU
 		})
 	},
 	"logout tokens": func(v *villain) {
@@ -153,8 +156,9 @@ var attacks = map[string]func(*villain){
 		})
 	},
 	"unread streams": func(v *villain) {
-		v.each(4, func() {
+		v.each(2, func() {
 			v.framed(func(f *framer) error { // without a window, 100 at a time
+				time.Sleep(20 * time.Millisecond)
 				f.path = "/open/endless"
 				f.get(nil)
 				return f.Flush()
