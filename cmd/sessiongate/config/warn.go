@@ -123,8 +123,41 @@ func (w *warner) app(c *Config, key string, app *App) {
 	w.oidc(key+".oidc", &app.OIDC)
 	for i := range app.Routes {
 		w.route(fmt.Sprintf("%s.routes[%d]", key, i), &app.Routes[i])
+		w.nested(key, i, app.Routes)
 	}
 }
+
+// nested warns of a route within one that asks for less of the same upstream. The
+// gateway refuses paths that an upstream may read as the inner route's; but the one
+// that differs in its last slash is an ordinary path, and upstreams often answer
+// it alike.
+func (w *warner) nested(app string, i int, routes []Route) {
+	inner := &routes[i]
+	twin := inner.Path + "/"
+	if strings.HasSuffix(inner.Path, "/") {
+		twin = strings.TrimSuffix(inner.Path, "/")
+	}
+	if inner.Upstream == nil || twin == "" {
+		return
+	}
+	around := -1
+	for j, r := range routes {
+		holds := r.Path == twin || strings.HasSuffix(r.Path, "/") && strings.HasPrefix(twin, r.Path)
+		if j != i && holds && (around < 0 || len(r.Path) > len(routes[around].Path)) {
+			around = j
+		}
+	}
+	if around < 0 {
+		return
+	}
+	if r := &routes[around]; r.Upstream != nil && r.Upstream.Scheme == inner.Upstream.Scheme && r.Upstream.Host == inner.Upstream.Host && asks(r) < asks(inner) {
+		w.warn(fmt.Sprintf("%s.routes[%d].auth", app, i), fmt.Sprintf("is more than that of routes[%d], which sends %s to the same upstream", around, twin),
+			"give "+twin+" a route with the same auth, or have the upstream check for itself")
+	}
+}
+
+// asks orders what a route asks of visitors.
+func asks(r *Route) int { return slices.Index([]string{"none", "optional", "required"}, r.Auth) }
 
 func (w *warner) oidc(key string, o *OIDC) {
 	if !slices.Contains(o.Scopes, "offline_access") {
