@@ -284,8 +284,8 @@ func (a *attacker) end() map[string]int {
 }
 
 const (
-	quiet = 200 * time.Millisecond
-	busy  = 300 * time.Millisecond
+	quiet = 150 * time.Millisecond
+	busy  = 250 * time.Millisecond
 	// floor: what is quicker for everybody is nothing to complain of, and no more than
 	// a turn of the scheduler on a machine that has other work, too.
 	floor = 60 * time.Millisecond
