@@ -24,6 +24,10 @@ func modifyAnswer(res *http.Response) error {
 			to[name] = values
 		}
 	}
+	if len(res.Trailer) > 0 && res.Request.ProtoMajor == 1 && res.Request.Method != http.MethodHead {
+		// HTTP/1.1 has trailers behind chunks only (RFC 9112, section 7.1.2; HT-13).
+		delete(to, "Content-Length")
+	}
 	x.fence(to)
 	x.decorate(to)
 	clear(from)

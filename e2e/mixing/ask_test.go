@@ -190,7 +190,7 @@ func (w *world) read(a *ask, res *http.Response) {
 		w.report("failure", "%s: half an answer passes for a whole one", a.echo)
 	case a.mode != cut && a.mode != early && err != nil:
 		w.report("failure", "%s: %v", a.echo, err)
-	case err == nil && a.mode == tail && (res.ProtoMajor == 2 || res.ContentLength < 0): // RFC 9112, section 7.1.2
+	case err == nil && a.mode == tail && res.StatusCode == http.StatusOK:
 		if tails := res.Trailer["X-Tail"]; len(tails) != 1 || tails[0] != a.sub+" "+a.nonce {
 			w.report("answer", "%s: trailer %q", a.echo, tails)
 		}
