@@ -19,7 +19,7 @@ func headerOf(s string) http.Header {
 	return h
 }
 
-func TestAdmitRoute(t *testing.T) {
+func TestCSRF05AdmitRoute(t *testing.T) {
 	const (
 		csrf  = "|X-CSRF: 1"
 		own   = "|Sec-Fetch-Site: same-origin"
@@ -123,9 +123,9 @@ func TestAdmitRoute(t *testing.T) {
 	}
 }
 
-// TestAdmitRouteInvariants goes through every combination of what a request can
+// TestCSRF08AdmitRouteInvariants goes through every combination of what a request can
 // say, and holds the decision against the sentences of DESIGN.md, section 7.
-func TestAdmitRouteInvariants(t *testing.T) {
+func TestCSRF08AdmitRouteInvariants(t *testing.T) {
 	sites := []string{"", "same-origin", "same-site", "cross-site", "none", "odd"}
 	origins := []string{"", testOrigin, evil, "null", "https://admin.example.com"}
 	modes := []string{"", "navigate", "cors", "no-cors", "websocket"}
@@ -177,7 +177,7 @@ func checkInvariants(t *testing.T, method, text, fetchSite, origin string, docum
 	}
 }
 
-func TestAdmitEndpoint(t *testing.T) {
+func TestCSRF14AdmitEndpoint(t *testing.T) {
 	const nav = "|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: document"
 	for _, row := range []struct {
 		name   string

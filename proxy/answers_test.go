@@ -23,9 +23,9 @@ func staticDir(t testing.TB) string {
 	return dir
 }
 
-// TestLoginOr401 is DESIGN.md, section 7, "401 or 302" (pain 15, pain 18): who
+// TestPX09LoginOr401 is DESIGN.md, section 7, "401 or 302" (pain 15, pain 18): who
 // has no session is told so in a way the caller can act on.
-func TestLoginOr401(t *testing.T) {
+func TestPX09LoginOr401(t *testing.T) {
 	w := newWorld(t)
 	ended := w.ended()
 	fetch := []string{"Sec-Fetch-Site: same-origin", "Sec-Fetch-Mode: cors", "Sec-Fetch-Dest: empty", "X-CSRF: 1"}
@@ -160,9 +160,9 @@ func TestUnknownIsNoLogout(t *testing.T) {
 	}
 }
 
-// TestCORS: listed origins may call routes and read every answer; nobody else,
+// TestCSRF07CORS: listed origins may call routes and read every answer; nobody else,
 // and nothing below base_path (CSRF-06, CSRF-07, pain 16, pain 17).
-func TestCORS(t *testing.T) {
+func TestCSRF07CORS(t *testing.T) {
 	const admin = "https://admin.example.com"
 	w := newWorld(t, func(_ *world, a *App, _ *Config) { a.CORSOrigins = []string{admin} })
 	w.up.answer(func(w http.ResponseWriter, r *http.Request) {

@@ -20,7 +20,7 @@ func ours(name string) bool {
 }
 
 // PX-01, pain 55.
-func TestStripCookies(t *testing.T) {
+func TestPX01StripCookies(t *testing.T) {
 	const s = sessionCookieName
 	tests := []struct {
 		name      string
@@ -173,7 +173,7 @@ func keep(line string) []string {
 }
 
 // PX-17, SES-06.
-func TestOwnsSetCookie(t *testing.T) {
+func TestPX17OwnsSetCookie(t *testing.T) {
 	const s = sessionCookieName
 	owns := ownsFolded(s)
 	tests := []struct {

@@ -166,7 +166,7 @@ func TestCVE202445410ConnectionHeader(t *testing.T) {
 	}
 }
 
-func TestHeaderRules(t *testing.T) {
+func TestPX03HeaderRules(t *testing.T) {
 	w := newWorld(t)
 	w.up.answer(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Server", "upstream/1.0")

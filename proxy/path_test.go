@@ -15,7 +15,7 @@ import (
 )
 
 // PX-05, pains B 4, 23 and 24.
-func TestCanonicalPathRefuses(t *testing.T) {
+func TestPX05CanonicalPathRefuses(t *testing.T) {
 	tests := []struct{ name, target string }{
 		{"a dot segment", "/api/./x"},
 		{"a dot segment at the end", "/api/."},
@@ -183,7 +183,7 @@ func TestUnder(t *testing.T) {
 
 // What net/http lets through of a raw target has to end in a handler that
 // answers bad_path, or before it in a 400.
-func TestCanonicalPathBehindARealServer(t *testing.T) {
+func TestCVE202641059CanonicalPathBehindARealServer(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, err := canonicalPath(r)
 		if err != nil {

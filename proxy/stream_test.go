@@ -141,9 +141,9 @@ func TestFailedUpgrade(t *testing.T) {
 	}
 }
 
-// TestUpgradeOnlyWebSocket: no other token is passed on, and no other answer is
+// TestPX23UpgradeOnlyWebSocket: no other token is passed on, and no other answer is
 // believed (PX-23).
-func TestUpgradeOnlyWebSocket(t *testing.T) {
+func TestPX23UpgradeOnlyWebSocket(t *testing.T) {
 	w := newWorld(t)
 	for _, header := range [][]string{
 		{"Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"},
