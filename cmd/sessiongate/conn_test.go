@@ -4,15 +4,19 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"sessiongate/cmd/sessiongate/config"
 )
 
 // patience is limits.write_timeout of these tests.
@@ -101,6 +105,9 @@ func TestHT10WhoTakesLittleAtATimeIsNotCutOff(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			ours, browser := pair(t, time.Second, 256<<10)
+			if err := ours.(*patientConn).SetWriteBuffer(2 << 20); err != nil { // as one grows that was read fast
+				t.Fatal(err)
+			}
 			failed := make(chan error, 1)
 			go func() { failed <- write(ours) }()
 			tick := time.NewTicker(25 * time.Millisecond)
@@ -268,4 +275,69 @@ func (h *heldConn) Read(p []byte) (int, error) {
 		<-h.gate
 	}
 	return h.Conn.Read(p)
+}
+
+// Connections that are open already go by what is in force.
+func TestAReloadChangesTheWriteTimeout(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	parse := func(limits string) *config.Config {
+		t.Helper()
+		text := settings{routes: `- {path: /api/, upstream: "http://127.0.0.1:9"}`, more: limits}.String()
+		c, err := config.Parse(filepath.Join(dir, "config.yaml"), []byte(strings.ReplaceAll(text, "${TEST_SECRET}", "canary")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	s, err := newServer(parse(""), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.discard()
+	if got := time.Duration(s.writeTimeout.Load()); got != time.Minute {
+		t.Errorf("at first it is %v, want the default", got)
+	}
+	if err := s.adopt(parse("limits: {write_timeout: 7s}")); err != nil {
+		t.Fatal(err)
+	}
+	if got := time.Duration(s.writeTimeout.Load()); got != 7*time.Second {
+		t.Errorf("after a reload it is %v, want 7s", got)
+	}
+}
+
+// BenchmarkWrite is what patience costs a write that does not block.
+func BenchmarkWrite(b *testing.B) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var limit atomic.Int64
+	limit.Store(int64(time.Minute))
+	p := newPatientListener(l, 0, &limit)
+	defer p.Close()
+	browser, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer browser.Close()
+	go io.Copy(io.Discard, browser)
+	ours, err := p.Accept()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer ours.Close()
+	answer := make([]byte, 800)
+	for _, row := range []struct {
+		name string
+		to   io.Writer
+	}{{"bare", ours.(*patientConn).TCPConn}, {"patient", ours}} {
+		b.Run(row.name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := row.to.Write(answer); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

@@ -38,6 +38,7 @@ func TestABadConfigurationIsRefusedAndTheFormerGoesOn(t *testing.T) {
 		{"no app built", settings{routes: "- {path: /, static: {dir: absent}, auth: none}"}.String(), "static.dir"},
 		{"another listener", settings{listen: "127.0.0.1:1"}.String(), "needs a restart"},
 		{"another admin socket", settings{socket: "other.sock"}.String(), "needs a restart"},
+		{"another number of HTTP/2 streams", settings{more: "limits: {h2_streams: 7}"}.String(), "needs a restart"},
 		{"another store", settings{store: "other.db"}.String(), "needs a restart"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
