@@ -483,3 +483,36 @@ func TestErrorsQuoteNoCommand(t *testing.T) {
 		}
 	}
 }
+
+// One that gives up while its question is under way may have the lease when nobody
+// wants it any more. Others do not wait until it runs out.
+func TestLeaseThatNobodyWaitsFor(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		timeout time.Duration // of the store
+		give    time.Duration // of the caller
+	}{
+		{"the caller gave up", patient, 50 * time.Millisecond},
+		{"the store gave up", 50 * time.Millisecond, patient},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			sv := launch(t)
+			s := openWith(t, Options{Addresses: []string{sv.addr()}, Timeout: row.timeout})
+			eventually(t, "Ping", func() error { return s.Ping(t.Context()) })
+			key := random[session.Key]()
+			sv.must(t, "CLIENT", "PAUSE", "600000", "WRITE")
+			ctx, cancel := context.WithTimeout(t.Context(), row.give)
+			defer cancel()
+			if _, err := s.Acquire(ctx, key, time.Hour); err == nil {
+				t.Error("Acquire of a server that pauses: no error")
+			}
+			sv.must(t, "CLIENT", "UNPAUSE")
+			other := openWith(t, Options{Addresses: []string{sv.addr()}, Prefix: s.opts.Prefix})
+			ctx, cancel = context.WithTimeout(t.Context(), patient)
+			defer cancel()
+			if _, err := other.Acquire(ctx, key, time.Hour); err != nil {
+				t.Errorf("Acquire: %v", err)
+			}
+		})
+	}
+}

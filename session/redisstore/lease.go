@@ -16,8 +16,7 @@ const (
 	lastPause  = 250 * time.Millisecond
 )
 
-// Acquire waits for the lease on a key and takes it. An attempt whose answer was
-// lost may have taken it: it is waited for like anybody's.
+// Acquire waits for the lease on a key and takes it.
 func (s *Store) Acquire(ctx context.Context, key session.Key, ttl time.Duration) (session.Lease, error) {
 	lease := session.Lease{Key: key, Token: rand.Text()}
 	for wait := firstPause; ; wait = min(2*wait, lastPause) {
@@ -34,20 +33,60 @@ func (s *Store) Acquire(ctx context.Context, key session.Key, ttl time.Duration)
 	}
 }
 
+// attempt is what became of one: how long the lease may be held by somebody else,
+// 0 if it is taken.
+type attempt struct {
+	held time.Duration
+	err  error
+}
+
 // take takes the lease if it is free. If not, it returns how long it may be held.
+// A lease that is taken when nobody waits any more is given back, and so is one
+// whose answer was lost: others would have to wait until it runs out.
 func (s *Store) take(ctx context.Context, l session.Lease, ttl time.Duration) (time.Duration, error) {
-	answer, err := s.run(ctx, "acquire", acquireScript.call([]string{s.layout.of(l.Key).lease(l.Key)}, l.Token, millis(ttl)))
-	if err != nil {
+	if err := s.enter(ctx); err != nil {
 		return 0, err
 	}
-	if len(answer) != 1 {
-		return 0, unknown("acquire", errAnswer)
+	outcome := make(chan attempt)
+	go func() {
+		defer s.mu.RUnlock()
+		a := s.attempt(context.WithoutCancel(ctx), l, ttl)
+		useless := true
+		select {
+		case outcome <- a:
+			useless = a.err != nil
+		case <-ctx.Done():
+		}
+		if useless && a.held == 0 {
+			s.exchange(context.WithoutCancel(ctx), "release", []command{s.release(l)})
+		}
+	}()
+	select {
+	case a := <-outcome:
+		return a.held, a.err
+	case <-ctx.Done():
+		return 0, unknown("acquire", over(ctx))
 	}
-	held, err := answer[0].ToInt64()
+}
+
+func (s *Store) attempt(ctx context.Context, l session.Lease, ttl time.Duration) attempt {
+	cmd := acquireScript.call([]string{s.layout.of(l.Key).lease(l.Key)}, l.Token, millis(ttl))
+	answers, err := s.exchange(ctx, "acquire", []command{cmd})
 	if err != nil {
-		return 0, unknown("acquire", err)
+		return attempt{err: err}
 	}
-	return time.Duration(held) * time.Millisecond, nil
+	parts, err := verdict("acquire", answers[0])
+	if err != nil {
+		return attempt{err: err}
+	}
+	if len(parts) != 1 {
+		return attempt{err: unknown("acquire", errAnswer)}
+	}
+	held, err := parts[0].ToInt64()
+	if err != nil {
+		return attempt{err: unknown("acquire", err)}
+	}
+	return attempt{held: time.Duration(held) * time.Millisecond}
 }
 
 // sit waits, and returns an error if there is no use in that any more.
@@ -75,6 +114,10 @@ func (s *Store) Renew(ctx context.Context, l session.Lease, ttl time.Duration) e
 
 // Release gives a lease back, even if ctx is over: the others need it.
 func (s *Store) Release(ctx context.Context, l session.Lease) error {
-	_, err := s.run(context.WithoutCancel(ctx), "release", releaseScript.call([]string{s.layout.of(l.Key).lease(l.Key)}, l.Token))
+	_, err := s.run(context.WithoutCancel(ctx), "release", s.release(l))
 	return err
+}
+
+func (s *Store) release(l session.Lease) command {
+	return releaseScript.call([]string{s.layout.of(l.Key).lease(l.Key)}, l.Token)
 }
