@@ -138,8 +138,9 @@ func admitEndpoint(class Class, h http.Header, origin string) csrfError {
 	case Provider, Public:
 		return admitted // the one proves itself by what it sends, the other is no secret
 	case Navigation:
-		// A prefetch of the logout link must not log out.
-		if isPrefetch(h) || hasFetchMetadata(h) && !isDocument(h) {
+		// A prefetch of the logout link must not log out, nor may any page begin logins:
+		// of the requests that it can cause only a WebSocket's has no Fetch Metadata.
+		if isPrefetch(h) || hasFetchMetadata(h) && !isDocument(h) || isHandshake(http.MethodGet, h) {
 			return errOriginDenied
 		}
 		return admitted

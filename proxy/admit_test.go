@@ -189,6 +189,8 @@ func TestCSRF14AdmitEndpoint(t *testing.T) {
 		{"an old browser", Navigation, "|Accept: text/html", admitted},
 		{"a tool", Navigation, "", admitted},
 		{"a prefetch", Navigation, "|Sec-Purpose: prefetch" + nav, errOriginDenied},
+		{"CSRF-12 a WebSocket, which has no Fetch Metadata", Navigation, "|Connection: Upgrade|Upgrade: websocket|Origin: https://evil.example", errOriginDenied},
+		{"a WebSocket of our own", Navigation, "|Connection: Upgrade|Upgrade: websocket|Origin: " + testOrigin, errOriginDenied},
 		{"a prerender", Navigation, "|Sec-Purpose: prefetch;prerender" + nav, errOriginDenied},
 		{"a prefetch of an old browser", Navigation, "|Sec-Purpose: prefetch", errOriginDenied},
 		{"CSRF-10: an image", Navigation, "|Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: no-cors|Sec-Fetch-Dest: image", errOriginDenied},

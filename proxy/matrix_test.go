@@ -137,8 +137,8 @@ func ownVerdict(q asked, p place) (int, string) {
 	switch Class(class) {
 	case Navigation:
 		// "with any Sec-Purpose, or Fetch Metadata present that is not navigate +
-		// document, 403 origin_denied without effect"
-		if q.shape == "prefetch" || (q.site != "" || q.modeDest != "") && q.modeDest != "navigate/document" {
+		// document, 403 origin_denied without effect"; a handshake is no navigation
+		if q.shape == "prefetch" || q.shape == "websocket" || (q.site != "" || q.modeDest != "") && q.modeDest != "navigate/document" {
 			return 403, "origin_denied"
 		}
 	case Script:
