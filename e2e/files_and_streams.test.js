@@ -118,6 +118,19 @@ for (const [name, host] of [['another site', '127.0.0.1'], ['a sibling origin, t
   });
 }
 
+test('a script of an upstream cannot become a service worker', async () => {
+  world.upstream.pages.set('/app/worker.js', 'self.onfetch = () => {};');
+  const tab = await visitor.open();
+  await tab.goto(`${world.origin}/app/page`);
+  const outcome = await tab.evaluate(async () => {
+    const script = await fetch('/app/worker.js');
+    const registered = await navigator.serviceWorker.register('/app/worker.js').then(() => 'registered', ({ name }) => name);
+    return [script.status, script.headers.get('content-type'), registered, (await navigator.serviceWorker.getRegistrations()).length];
+  });
+  assert.deepEqual(outcome, [200, 'text/javascript', 'TypeError', 0]);
+  await tab.close();
+});
+
 test('without a session the API answers 401 with a problem, and never redirects', async () => {
   const stranger = await ask(`${world.origin}/api/echo`, { headers: { 'x-csrf': '1', accept: 'text/html' } });
   assert.equal(stranger.status, 401);

@@ -12,6 +12,8 @@ export function launch() {
     args: [
       '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
       '--disable-component-update', '--disable-sync',
+      // Names that are no localhost, to which a browser takes plain HTTP for safe.
+      '--host-resolver-rules=MAP *.test 127.0.0.1',
     ],
   });
 }

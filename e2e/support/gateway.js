@@ -18,11 +18,11 @@ export function build(dir) {
   return binary;
 }
 
-// certificate makes a self-signed one for localhost and hosts below, with the program that Go brings for that.
+// certificate makes a self-signed one for localhost and for the names of launch, with the program that Go brings for that.
 export function certificate(dir) {
   const goroot = execFileSync('go', ['env', 'GOROOT'], { encoding: 'utf8' }).trim();
   const program = join(goroot, 'src/crypto/tls/generate_cert.go');
-  execFileSync('go', ['run', program, '-host', 'localhost,shop.localhost,*.shop.localhost,*.app.shop.localhost,evil.localhost', '-ecdsa-curve', 'P256'], { cwd: dir, stdio: 'ignore' });
+  execFileSync('go', ['run', program, '-host', 'localhost,shop.test,*.shop.test,*.app.shop.test,evil.test', '-ecdsa-curve', 'P256'], { cwd: dir, stdio: 'ignore' });
   return { cert: join(dir, 'cert.pem'), key: join(dir, 'key.pem') };
 }
 
