@@ -622,7 +622,7 @@ func TestEndAfterTheAnswer(t *testing.T) {
 			d, c := &deadlines{}, &closing{Reader: strings.NewReader("more")}
 			r := httptest.NewRequest("GET", "/", nil)
 			x := w.gateway.begin(d, r)
-			b := &body{ReadCloser: c, x: x, events: events}
+			b := &body{ReadCloser: c, x: x, stop: func() { c.Close() }, events: events}
 			if x.body = b; over {
 				x.finish(r)
 			}
