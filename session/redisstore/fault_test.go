@@ -498,7 +498,10 @@ func TestLeaseThatNobodyWaitsFor(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			sv := launch(t)
 			s := openWith(t, Options{Addresses: []string{sv.addr()}, Timeout: row.timeout})
-			eventually(t, "Ping", func() error { return s.Ping(t.Context()) })
+			eventually(t, "Acquire", func() error { // the script is known then
+				_, err := s.Acquire(t.Context(), random[session.Key](), time.Minute)
+				return err
+			})
 			key := random[session.Key]()
 			sv.must(t, "CLIENT", "PAUSE", "600000", "WRITE")
 			ctx, cancel := context.WithTimeout(t.Context(), row.give)

@@ -84,17 +84,15 @@ func TestStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) session.Store { return openAt(t, shared) })
 }
 
-func TestStoreOnDisk(t *testing.T) {
-	sv := launch(t, "--appendonly", "yes", "--appendfsync", "everysec")
-	storetest.Run(t, func(t *testing.T) session.Store { return openAt(t, sv) })
-}
-
+// TestStoreOfReplicas is that of several processes, and of a server that writes
+// all to disk.
 func TestStoreOfReplicas(t *testing.T) {
+	sv := launch(t, "--appendonly", "yes", "--appendfsync", "everysec")
 	storetest.RunReplicas(t, func(t *testing.T) []session.Store {
 		prefix := rand.Text() + ":"
 		var all []session.Store
 		for range 3 {
-			all = append(all, openWith(t, Options{Addresses: []string{shared.addr()}, Prefix: prefix}))
+			all = append(all, openWith(t, Options{Addresses: []string{sv.addr()}, Prefix: prefix}))
 		}
 		return all
 	})
