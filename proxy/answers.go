@@ -18,6 +18,9 @@ func modifyAnswer(res *http.Response) error {
 	if err := x.follow(res); err != nil {
 		return err
 	}
+	if res.StatusCode == http.StatusNoContent {
+		delete(res.Header, "Content-Length") // RFC 9110, section 8.6
+	}
 	from, to := res.Header, x.Header()
 	for name, values := range from {
 		if values = x.answerField(name, values); values != nil {

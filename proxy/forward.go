@@ -106,6 +106,11 @@ func (rt *route) rewrite(pr *httputil.ProxyRequest) {
 	// Trailers would reach the upstream unchecked; they may be discarded (RFC 9110,
 	// section 6.5.1).
 	out.Trailer = nil
+	// Upstreams that answer HEAD with a body are not rare. On a connection that is used
+	// again it would be the beginning of the next one's answer (RFC 9112, section 6.3).
+	// And net/http sends a body in vain, after a refusal that did not wait for it, to
+	// keep a connection (RFC 9110, section 10.1.1).
+	out.Close = !rt.http2 && (out.Method == http.MethodHead || out.Header["Expect"] != nil)
 	if !rt.preserveHost {
 		out.Host = rt.host
 	}

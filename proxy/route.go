@@ -100,6 +100,7 @@ type route struct {
 	proxy              *httputil.ReverseProxy
 	transport          *http.Transport
 	scheme, host, base string
+	http2              bool   // the upstream speaks nothing else
 	where              string // the upstream without its base
 	enclosing          bool   // a route below it, on the same upstream, asks for more
 	preserveHost       bool
@@ -240,7 +241,7 @@ func (rt *route) connect(c Route, log *slog.Logger) {
 	rt.transport = newTransport(c)
 	rt.scheme, rt.host, rt.base = c.Upstream.Scheme, c.Upstream.Host, c.Upstream.EscapedPath()
 	if rt.scheme == "h2c" {
-		rt.scheme = "http" // there is no other in URLs (RFC 9113, section 3.1)
+		rt.http2, rt.scheme = true, "http" // there is no other in URLs (RFC 9113, section 3.1)
 	}
 	rt.where = rt.scheme + "://" + rt.host
 	if rt.scheme == "unix" {
