@@ -57,6 +57,20 @@ func (never) Refresh(context.Context, string) (*oauth2.Token, error) { panic("no
 
 var kinds = []string{flowKind, loginsKind, logoutKind, logoutStateKind}
 
+// base64 has spellings that decoders take for one another.
+func TestCB02EveryChangedBitOfAFlowCookieIsRefused(t *testing.T) {
+	e := sealers(t, fuzzedKey, "https://shop.example.com")[0]
+	for _, payload := range []string{"", "a", "ab"} { // which leave 0, 2 and 4 bits over
+		value := e.seal(flowKind, "x", []byte(payload), time.Minute).Value
+		for i := range len(value) * 8 {
+			changed := []byte(value)
+			changed[i/8] ^= 1 << (i % 8)
+			wantClosed(t, e, flowKind, "x", string(changed))
+		}
+		wantClosed(t, e, flowKind, "x", value[:10]+"\n"+value[10:])
+	}
+}
+
 // FuzzFlowCookie: of what browsers send nothing opens but what was sealed here, for
 // that name, kind and origin, and not a bit of it changed. Every flow comes back
 // as it was, in a cookie that browsers keep (CB-02, LOG-22).

@@ -217,6 +217,7 @@ func FuzzParse(f *testing.F) {
 	}
 	for i, typo := range []string{"", "\n", ": ", "{", "|", "- ", "\"", "#", "\t", "${CONFIG_FUZZ}"} {
 		f.Add("session: {keys: [\"${CONFIG_FUZZ}\"], idle_timeout: \"${CONFIG_FUZZ}\", ${CONFIG_FUZZ}: ${CONFIG_FUZZ}", uint16(i*97), uint8(1), typo)
+		f.Add("session:\n  keys: [\"${CONFIG_FUZZ}\"]\n  idle_timeout: ${CONFIG_FUZZ}\nlog: {level: \"x${CONFIG_FUZZ}\"}", uint16(i*89), uint8(2), typo)
 	}
 	const outside = "dVq7hZk2" // from the environment, where any value may be a secret
 	if err := os.Setenv("CONFIG_FUZZ", outside); err != nil {
