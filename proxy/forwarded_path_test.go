@@ -87,7 +87,7 @@ func FuzzForwardedPath(f *testing.F) {
 func checkForwarded(t *testing.T, target, sent, route string, inside map[string]string) {
 	asks := map[string]bool{"/api/": true, "/exact": true, "/b%C3%BC/": true} // and have nothing stripped
 	within := inside[route]
-	if sent == "/base" {
+	if path, _, _ := strings.Cut(sent, "?"); path == "/base" {
 		return // the upstream's base itself, which is all that "/cut/" leaves
 	}
 	if !liesUnder(strings.SplitN(sent, "?", 2)[0], within) {

@@ -119,8 +119,13 @@ func unquote(s string) (string, bool) {
 // parseHop reads an address with or without port and brackets.
 func parseHop(s string) (netip.Addr, bool) {
 	bare := s
-	if n := len(s); n > 1 && s[0] == '[' && s[n-1] == ']' {
-		bare = s[1 : n-1]
+	if bracket := strings.IndexByte(s, ']'); bracket >= 0 {
+		if strings.IndexByte(s[bracket+1:], ']') >= 0 {
+			return netip.Addr{}, false // a zone may hold anything else
+		}
+		if s[0] == '[' && bracket == len(s)-1 {
+			bare = s[1:bracket]
+		}
 	}
 	if a, err := netip.ParseAddr(bare); err == nil {
 		return a.Unmap().WithZone(""), true

@@ -1,10 +1,12 @@
 package proxy
 
 import (
+	"cmp"
 	"net/http"
 	"net/netip"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -93,7 +95,7 @@ func checkHonest(t *testing.T, g *Gateway, name, header, honest string) {
 
 var (
 	pairs     = regexp.MustCompile(`([^=;,"]*)=[ \t]*("(?:[^"\\]|\\.)*"|[^;,"]*)`)
-	portOfHop = regexp.MustCompile(`^\[([^\]]*)\](?::\d+)?$|^([^:]*):\d+$`)
+	portOfHop = regexp.MustCompile(`^\[([^\]]*)\](?::(\d+))?$|^([^:]*):(\d+)$`)
 )
 
 // hopsOf reads what is said of "for" in a line of Forwarded.
@@ -114,7 +116,13 @@ func believed(g *Gateway, peer string, hops []string, junkEnds bool) []string {
 	list := []string{peer}
 	slices.Reverse(hops)
 	for _, hop := range hops {
-		a, err := netip.ParseAddr(portOfHop.ReplaceAllString(strings.TrimSpace(hop), "$1$2"))
+		hop = strings.TrimSpace(hop)
+		if m := portOfHop.FindStringSubmatch(hop); m != nil {
+			if _, err := strconv.ParseUint(cmp.Or(m[2], m[4], "0"), 10, 16); err == nil {
+				hop = m[1] + m[3]
+			}
+		}
+		a, err := netip.ParseAddr(hop)
 		if err != nil && junkEnds {
 			break
 		}
