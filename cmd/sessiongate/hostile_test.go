@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 )
@@ -66,5 +68,43 @@ func TestARequestAfterTheEndIsBrokenOff(t *testing.T) {
 		}
 	case <-time.After(5 * time.Second):
 		t.Error("the request is still being handed round")
+	}
+}
+
+// net/http tells of bytes that nobody asked for, and quotes them: they may be the
+// end of somebody's answer (OP-04). Here they hold the word that no log may.
+func TestOP04BytesOfAnUpstreamAreNotLogged(t *testing.T) {
+	t.Parallel()
+	upstream, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer upstream.Close()
+	go func() {
+		for {
+			conn, err := upstream.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+				if _, err := http.ReadRequest(bufio.NewReader(conn)); err != nil {
+					return
+				}
+				_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+				time.Sleep(100 * time.Millisecond) // until the connection is idle
+				_, _ = io.WriteString(conn, canary)
+				_, _ = io.Copy(io.Discard, conn)
+			}()
+		}
+	}()
+	_, path := site(t, settings{routes: fmt.Sprintf("- {path: /, upstream: \"http://%s\", auth: none}", upstream.Addr())})
+	g := start(t, path)
+	if status, body := g.get("/"); status != 200 || body != "ok" {
+		t.Errorf("status %d, %q", status, body)
+	}
+	if entry := g.await("server"); !strings.Contains(entry["msg"].(string), "Unsolicited response") {
+		t.Errorf("logged: %v", entry)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -35,6 +36,7 @@ func serve(ctx context.Context, args []string, _, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	logConnections(s.log)
 	logWarnings(s.log, cfg)
 	r := &reloader{server: s, path: path, level: level, seen: seen, hangup: hangup}
 	return s.run(ctx, nil, r.run)
@@ -49,6 +51,13 @@ func logWarnings(log *slog.Logger, cfg *config.Config) {
 		}
 		log.Warn("unwise configuration", "event", event, "warning", w.String())
 	}
+}
+
+// logConnections gives the program's log what net/http says of connections to
+// upstreams and providers: it knows the log package only.
+func logConnections(to *slog.Logger) {
+	log.SetFlags(0)
+	log.SetOutput(slog.NewLogLogger(serverLog{to.Handler()}, slog.LevelWarn).Writer())
 }
 
 // loadComplete loads a configuration that can be served as it is.

@@ -188,13 +188,15 @@ func (s *server) adminServer(d door) *http.Server {
 }
 
 // serverLog marks what net/http says of connections: handshakes that failed,
-// panics.
+// panics. What it quotes of bytes that came unasked, which may be the end of
+// somebody's answer, is left out (OP-04).
 type serverLog struct{ slog.Handler }
 
 func (h serverLog) Handle(ctx context.Context, r slog.Record) error {
 	if strings.HasPrefix(r.Message, "http: panic") {
 		r.Level = slog.LevelError
 	}
+	r.Message, _, _ = strings.Cut(r.Message, " starting with ")
 	r.Add("event", "server")
 	return h.Handler.Handle(ctx, r)
 }
