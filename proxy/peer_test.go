@@ -123,6 +123,9 @@ func believed(g *Gateway, peer string, hops []string, junkEnds bool) []string {
 			}
 		}
 		a, err := netip.ParseAddr(hop)
+		if strings.Count(hop, "]") > 1 {
+			err = strconv.ErrSyntax // netip takes them for a zone
+		}
 		if err != nil && junkEnds {
 			break
 		}
