@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -201,6 +202,24 @@ func TestHT14Expect(t *testing.T) {
 		if saw := <-heads; !strings.Contains(saw, "\r\nExpect: 100-continue\r\n") || !strings.HasSuffix(saw, "\r\n\r\n") {
 			t.Errorf("%s: the upstream saw %q", status, saw)
 		}
+		// What comes next may be the body or a request: nobody can tell.
+		c := w.dial()
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		io.WriteString(c, raw)
+		r := bufio.NewReader(c)
+		res, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(c, rawRequest("GET /smuggled", "", nil))
+		rest, err := io.ReadAll(r)
+		if len(rest) > 0 || errors.Is(err, os.ErrDeadlineExceeded) || !res.Close {
+			t.Errorf("%s: the connection goes on with %q, %v; header %v", status, rest, err, res.Header)
+		}
+		if saw := up.messages(false); len(saw) > 0 {
+			t.Errorf("%s: the other upstream saw %q", status, saw)
+		}
+		<-heads
 	}
 	// Who does not wait is served all the same, and other expectations are refused.
 	up := newWireUpstream(t, nil)
