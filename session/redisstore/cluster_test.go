@@ -99,10 +99,11 @@ type mover struct {
 	nodes []*server
 	ids   []string
 	to    []rueidis.Client
+	moved func() // called after each few keys
 }
 
 func newMover(t *testing.T, nodes []*server) *mover {
-	m := &mover{t: t, nodes: nodes}
+	m := &mover{t: t, nodes: nodes, moved: func() {}}
 	for _, node := range nodes {
 		c := node.client(t)
 		id, err := c.Do(t.Context(), c.B().ClusterMyid().Build()).ToString()
@@ -167,6 +168,7 @@ func (m *mover) move(slot int64, each time.Duration) {
 			break
 		}
 		m.do(from, append([]string{"MIGRATE", "127.0.0.1", m.nodes[to].port, "", "0", "5000", "KEYS"}, keys...)...)
+		m.moved()
 		time.Sleep(each)
 	}
 	m.do(to, "CLUSTER", "SETSLOT", n, "NODE", m.ids[to])
@@ -210,8 +212,42 @@ func TestSlotsThatMove(t *testing.T) {
 		}
 	}
 
+	idle := map[session.Key]bool{}
+	tired := record()
+	tired.Used = time.Now().Add(-time.Hour)
+	for range 150 {
+		key := inPartition()
+		idle[key] = true
+		if err := s.Create(t.Context(), key, tired); err != nil {
+			t.Fatal(err)
+		}
+	}
+
 	var over atomic.Bool
 	var wg sync.WaitGroup
+	sweep := func() error {
+		endings, err := s.Sweep(t.Context(), session.Limits{Now: time.Now(), Idle: 30 * time.Minute})
+		for _, e := range endings {
+			if !idle[e.Key] {
+				t.Errorf("%x is swept twice, or should not be", e.Key[:4])
+			}
+			delete(idle, e.Key)
+		}
+		return err
+	}
+	halfway, batches := make(chan struct{}), 0
+	m.moved = func() {
+		if batches++; batches == 20 {
+			close(halfway)
+		}
+	}
+	wg.Go(func() {
+		for <-halfway; !over.Load(); {
+			if err := sweep(); isAnswer(err) {
+				t.Errorf("Sweep: %v", err)
+			}
+		}
+	})
 	var done, refused atomic.Int64
 	for range 6 {
 		wg.Go(func() {
@@ -224,7 +260,7 @@ func TestSlotsThatMove(t *testing.T) {
 			}
 		})
 	}
-	for range 4 {
+	for range 3 {
 		m.move(slot, 2*time.Millisecond)
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -233,6 +269,9 @@ func TestSlotsThatMove(t *testing.T) {
 	t.Logf("%d sessions lived and ended, %d met a call that failed", done.Load(), refused.Load())
 	if done.Load() == 0 {
 		t.Error("no session could live while slots were moved")
+	}
+	if err := sweep(); err != nil || len(idle) > 0 {
+		t.Errorf("Sweep: %v, and %d sessions that are over were never told of", err, len(idle))
 	}
 	listed, err := s.Tagged(t.Context(), group, session.Key{}, 1000)
 	if err != nil || len(listed) != len(stay) {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -204,8 +205,27 @@ func TestNamesOfRecordsThatExpired(t *testing.T) {
 		t.Errorf("EndTagged = %v, %v, want %x and an error that says nothing about the others", endings, err, live)
 	}
 
+	late := create(t, s, record(tag))
 	endings, err = s.Sweep(t.Context(), session.Limits{Now: time.Now(), Lifetime: time.Second})
-	if err != nil || len(endings) != 0 {
+	if err == nil || isAnswer(err) || len(endings) != 1 || endings[0].Key != late {
+		t.Errorf("Sweep = %v, %v, want %x and an error that says nothing about the others", endings, err, late)
+	}
+	if size(p.used) == 0 {
+		t.Error("Sweep took sessions for over whose records cannot have expired")
+	}
+
+	// They can have expired if their end was long ago.
+	ids, err := c.Do(t.Context(), c.B().Zrange().Key(p.expires).Min("0").Max("-1").Build()).AsStrSlice()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ago, _ := strconv.ParseFloat(score(time.Now().Add(-session.TombstoneGrace-sweepSlack)), 64)
+	for _, id := range ids {
+		if err := c.Do(t.Context(), c.B().Zadd().Key(p.expires).ScoreMember().ScoreMember(ago, id).Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if endings, err := s.Sweep(t.Context(), session.Limits{Now: time.Now(), Lifetime: time.Second}); err != nil || len(endings) != 0 {
 		t.Errorf("Sweep = %v, %v", endings, err)
 	}
 	for _, set := range []string{p.used, p.created, p.expires} {

@@ -130,3 +130,6 @@ func millis(d time.Duration) string {
 	d = min(d, longest) + time.Millisecond - 1
 	return strconv.FormatInt(max(d.Milliseconds(), 1), 10)
 }
+
+// micros is a duration in the unit of scores.
+func micros(d time.Duration) string { return strconv.FormatInt(d.Microseconds(), 10) }

@@ -257,33 +257,47 @@ return answer
 // sweepScript: ARGV: base, how many, then for each of the sets that limits
 // concern: its number, the greatest score of what is over, now, the reason. It
 // returns whether there may be more, how many records it could not read, and id,
-// binding and reason of each it ended. A record that nobody can read is taken off
-// the sets, or no sweep would get past it; one that is being moved ends the step.
-// What is over by the server's clock is what counts where that is behind.
-var sweepScript = newScript(reading + burial + `
+// binding and reason of each it ended. The earlier of the caller's clock and the
+// server's counts.
+//
+// A record that is not there leaves the sets only if it can have expired: else it
+// is on its way from another node, and will be swept there.
+var sweepScript = newScript(reading + burial + strings.NewReplacer("$LAST", micros(session.TombstoneGrace+sweepSlack)).Replace(`
 local left, answer = tonumber(ARGV[2]), {'done', '', 0}
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local function moving(id, head, gone, sets)
+  if type(head) == 'table' or not gone and not sets then return true end
+  if not gone or gone[1] ~= 'absent' then return false end
+  local expires = redis.pcall('ZSCORE', KEYS[3], id)
+  return type(expires) == 'string' and tonumber(expires) + $LAST > now
+end
 for i = 3, #ARGV, 4 do
   local fast = math.max(0, tonumber(ARGV[i + 2]) - now)
   local bound = string.format('%.0f', tonumber(ARGV[i + 1]) - fast)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[tonumber(ARGV[i])], '-inf', bound, 'LIMIT', 0, left)) do
-    local key = ARGV[1] .. 'session:' .. id
-    local head = head(key)
-    local gone, sets = state(head), nil
-    if not gone then sets = sets_of(key, head) end
-    left = left - 1
-    if type(head) == 'table' or not gone and not sets then
-      answer[3] = answer[3] + 1
-      return answer
-    elseif gone then
-      if gone.err then answer[3] = answer[3] + 1 end
-      unlist(id)
-    else
-      bury(id, key, sets, ARGV[i + 3])
-      answer[#answer + 1] = id
-      answer[#answer + 1] = binding(head)
-      answer[#answer + 1] = ARGV[i + 3]
+  local passed = 0
+  while left > 0 and passed < 1000 do
+    local ids = redis.pcall('ZRANGEBYSCORE', KEYS[tonumber(ARGV[i])], '-inf', bound, 'LIMIT', passed, left)
+    if ids.err or #ids == 0 then break end
+    for _, id in ipairs(ids) do
+      local key = ARGV[1] .. 'session:' .. id
+      local head = head(key)
+      local gone, sets = state(head), nil
+      if not gone then sets = sets_of(key, head) end
+      if moving(id, head, gone, sets) then
+        answer[3] = answer[3] + 1
+        passed = passed + 1
+      elseif gone then
+        if gone.err then answer[3] = answer[3] + 1 end -- or no sweep would get past it
+        unlist(id)
+        left = left - 1
+      else
+        bury(id, key, sets, ARGV[i + 3])
+        answer[#answer + 1] = id
+        answer[#answer + 1] = binding(head)
+        answer[#answer + 1] = ARGV[i + 3]
+        left = left - 1
+      end
     end
   end
   if left == 0 then
@@ -292,7 +306,7 @@ for i = 3, #ARGV, 4 do
   end
 end
 return answer
-`)
+`))
 
 // markScript: KEYS[1] is the mark's, KEYS[2] the directory's, if there is one.
 // ARGV: began before, reason, time to live. It returns the places.
