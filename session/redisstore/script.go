@@ -86,9 +86,10 @@ func verdict(op string, r rueidis.RedisResult) ([]rueidis.RedisMessage, error) {
 //   - A server that is out of memory refuses the first write of a script only, and
 //     only if that takes memory.
 //   - A Cluster that is moving a slot refuses keys that are not there, or not any
-//     more. Whatever will be written has been read before, and is not deleted in
-//     between; the keys that a script names first it has all, or it does not run.
-//     Only a set that the script itself has emptied may be missing: hence pcall.
+//     more. A script has all that it names first, or it does not run. The records
+//     that it finds out it reads before it writes them. Only the set of a tag may be
+//     gone, or one that the script itself has emptied: hence pcall. A name that
+//     is left in a tag's set is removed when it is met, as its session ended.
 var (
 	// keep makes a key last at least so many milliseconds.
 	keep = `
@@ -117,24 +118,17 @@ local function binding(head) return string.sub(head, 56, 87) end
 local function astray(id, gone)
   return gone.err or gone[1] == 'absent' and redis.pcall('ZSCORE', KEYS[1], id)
 end
-local function sets_of(key, head)
-  local all, n = {}, tonumber(string.sub(head, 52, 55))
-  local raw = redis.pcall('GETRANGE', key, $FIXED, $FIXED + 32 * n - 1)
-  if type(raw) == 'table' then return nil, raw end
-  for i = 1, n do
-    all[i] = ARGV[1] .. 'tag:' .. string.sub(raw, 32 * i - 31, 32 * i)
-    local there = redis.pcall('EXISTS', all[i])
-    if type(there) == 'table' then return nil, there end
-  end
-  return all
-end
 local function unlist(id)
   for i = 1, 3 do redis.pcall('ZREM', KEYS[i], id) end
 end
-local function bury(id, key, sets, reason)
+local function bury(id, key, head, reason)
+  local n = tonumber(string.sub(head, 52, 55))
+  local tags = redis.call('GETRANGE', key, $FIXED, $FIXED + 32 * n - 1)
   local ttl = redis.call('PTTL', key) - $SLACK
   unlist(id)
-  for _, set in ipairs(sets) do redis.pcall('ZREM', set, id) end
+  for i = 1, n do
+    redis.pcall('ZREM', ARGV[1] .. 'tag:' .. string.sub(tags, 32 * i - 31, 32 * i), id)
+  end
   if ttl > 0 then redis.call('SET', key, 'T' .. reason, 'PX', ttl) else redis.call('UNLINK', key) end
 end
 `)
@@ -191,9 +185,7 @@ if ARGV[4] ~= '' and version(head) ~= ARGV[4] then return {'conflict'} end
 local used = redis.call('ZSCORE', KEYS[1], id) or '0'
 if ARGV[5] ~= '' and tonumber(used) > tonumber(ARGV[5]) then return {'conflict'} end
 local value = redis.call('GET', key)
-local sets, refused = sets_of(key, head)
-if refused then return refused end
-bury(id, key, sets, ARGV[3])
+bury(id, key, head, ARGV[3])
 return {'done', value, used}
 `)
 
@@ -214,14 +206,9 @@ for _, id in ipairs(ids) do
   elseif gone then
     redis.call('ZREM', KEYS[4], id)
   elseif not spared[id] and (ARGV[5] == '' or began(head) < ARGV[5]) then
-    local sets = sets_of(key, head)
-    if sets then
-      bury(id, key, sets, ARGV[2])
-      answer[#answer + 1] = id
-      answer[#answer + 1] = binding(head)
-    else
-      answer[3] = answer[3] + 1
-    end
+    bury(id, key, head, ARGV[2])
+    answer[#answer + 1] = id
+    answer[#answer + 1] = binding(head)
   end
 end
 if #ids == tonumber(ARGV[4]) then answer[2] = ids[#ids] end
@@ -266,8 +253,8 @@ var sweepScript = newScript(reading + burial + strings.NewReplacer("$LAST", micr
 local left, answer = tonumber(ARGV[2]), {'done', '', 0}
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local function moving(id, head, gone, sets)
-  if type(head) == 'table' or not gone and not sets then return true end
+local function moving(id, head, gone)
+  if type(head) == 'table' then return true end
   if not gone or gone[1] ~= 'absent' then return false end
   local expires = redis.pcall('ZSCORE', KEYS[3], id)
   return type(expires) == 'string' and tonumber(expires) + $LAST > now
@@ -282,9 +269,8 @@ for i = 3, #ARGV, 4 do
     for _, id in ipairs(ids) do
       local key = ARGV[1] .. 'session:' .. id
       local head = head(key)
-      local gone, sets = state(head), nil
-      if not gone then sets = sets_of(key, head) end
-      if moving(id, head, gone, sets) then
+      local gone = state(head)
+      if moving(id, head, gone) then
         answer[3] = answer[3] + 1
         passed = passed + 1
       elseif gone then
@@ -292,7 +278,7 @@ for i = 3, #ARGV, 4 do
         unlist(id)
         left = left - 1
       else
-        bury(id, key, sets, ARGV[i + 3])
+        bury(id, key, head, ARGV[i + 3])
         answer[#answer + 1] = id
         answer[#answer + 1] = binding(head)
         answer[#answer + 1] = ARGV[i + 3]
