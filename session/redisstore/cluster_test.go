@@ -187,7 +187,7 @@ func TestSlotsThatMove(t *testing.T) {
 		t.Fatal(err)
 	}
 	prefix := rand.Text() + ":"
-	s := openWith(t, Options{Addresses: []string{nodes[0].addr()}, Cluster: true, Prefix: prefix, Timeout: 5 * time.Second})
+	s := openWith(t, Options{Addresses: []string{nodes[0].addr()}, Cluster: true, Prefix: prefix})
 	m := newMover(t, nodes)
 	number := 7
 	slot, err := m.do(0, "CLUSTER", "KEYSLOT", s.layout.in(number).used).ToInt64()
@@ -267,8 +267,9 @@ func TestSlotsThatMove(t *testing.T) {
 	over.Store(true)
 	wg.Wait()
 	t.Logf("%d sessions lived and ended, %d met a call that failed", done.Load(), refused.Load())
-	if done.Load() == 0 {
-		t.Error("no session could live while slots were moved")
+	// What a node refuses because it is moving a slot is sent again, mostly with success.
+	if refused.Load() > done.Load() {
+		t.Errorf("%d sessions could live while slots were moved, %d not", done.Load(), refused.Load())
 	}
 	if err := sweep(); err != nil || len(idle) > 0 {
 		t.Errorf("Sweep: %v, and %d sessions that are over were never told of", err, len(idle))

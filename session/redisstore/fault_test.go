@@ -309,7 +309,16 @@ func TestServerThatStandsStill(t *testing.T) {
 	const timeout = 200 * time.Millisecond
 	s := openWith(t, Options{Addresses: []string{sv.addr()}, Timeout: timeout})
 	key := create(t, s, record())
+	other := openWith(t, Options{Addresses: []string{sv.addr()}, Prefix: s.opts.Prefix})
+	if _, err := other.Load(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
 	sv.signal(syscall.SIGSTOP)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout/10)
+	defer cancel()
+	if _, err := other.Load(ctx, key); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Load: error = %v, want the caller's %v", err, context.DeadlineExceeded)
+	}
 	begun := time.Now()
 	var wg sync.WaitGroup
 	var late atomic.Int64
@@ -322,11 +331,6 @@ func TestServerThatStandsStill(t *testing.T) {
 				late.Add(1)
 			}
 		})
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), timeout/10)
-	defer cancel()
-	if _, err := s.Load(ctx, key); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Load: error = %v, want the caller's %v", err, context.DeadlineExceeded)
 	}
 	wg.Wait()
 	wantAllUnknown(t, s)

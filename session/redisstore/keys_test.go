@@ -275,6 +275,25 @@ func TestRecordOfAnotherVersion(t *testing.T) {
 	}
 }
 
+// A session of whose use nothing is known was used when it was created: it is read
+// while it is created, or the server threw the set away.
+func TestUseThatNobodyKnows(t *testing.T) {
+	s := openAt(t, shared)
+	c := shared.client(t)
+	rec := record()
+	rec.Created = rec.Created.Add(-time.Minute)
+	key := create(t, s, rec)
+	if err := c.Do(t.Context(), c.B().Del().Key(s.layout.of(key).used).Build()).Error(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Load(t.Context(), key); err != nil || !got.Used.Equal(rec.Created) {
+		t.Errorf("Load = used %v, %v, want %v", got.Used, err, rec.Created)
+	}
+	if got, err := s.End(t.Context(), key, session.Logout, session.Condition{}); err != nil || !got.Used.Equal(rec.Created) {
+		t.Errorf("End = used %v, %v, want %v", got.Used, err, rec.Created)
+	}
+}
+
 // A replica whose clock is fast ends no session by it.
 func TestClocksThatDiffer(t *testing.T) {
 	s := openAt(t, shared)

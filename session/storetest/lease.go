@@ -195,6 +195,16 @@ var leaseRows = []row{
 		release(t, s, lease)
 		wantError(t, "Renew", s.Renew(t.Context(), lease, long), session.ErrLeaseLost)
 	}},
+	{"a lease is released even if the context of its holder is over", func(t *testing.T, s session.Store) {
+		key := random[session.Key]()
+		lease := acquire(t, s, key, long)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := s.Release(ctx, lease); err != nil {
+			t.Errorf("Release: %v", err)
+		}
+		acquire(t, s, key, long)
+	}},
 	{"a token that was never given out is worth nothing", func(t *testing.T, s session.Store) {
 		key := random[session.Key]()
 		forged := session.Lease{Key: key, Token: "forged"}

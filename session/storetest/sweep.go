@@ -236,6 +236,19 @@ var countRows = []row{
 		sweep(t, s, limits)
 		wantCount(t, s, 45)
 	}},
+	{"touches of sessions that are not live count nothing", func(t *testing.T, s session.Store) {
+		createMany(t, s, 10, record())
+		var touches []session.Touch
+		for range 20 {
+			ended := create(t, s, record())
+			end(t, s, ended, session.Logout)
+			touches = append(touches, session.Touch{Key: ended, At: now}, session.Touch{Key: random[session.Key](), At: now})
+		}
+		if err := s.Touch(t.Context(), touches); err != nil {
+			t.Fatalf("Touch: %v", err)
+		}
+		wantCount(t, s, 10)
+	}},
 	{"refused and repeated calls count nothing", func(t *testing.T, s session.Store) {
 		keys := createMany(t, s, 40, record())
 		for _, key := range keys[:20] {
