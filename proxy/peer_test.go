@@ -118,7 +118,7 @@ func believed(g *Gateway, peer string, hops []string, junkEnds bool) []string {
 	for _, hop := range hops {
 		hop = strings.TrimSpace(hop)
 		if m := portOfHop.FindStringSubmatch(hop); m != nil {
-			if _, err := strconv.ParseUint(cmp.Or(m[2], m[4], "0"), 10, 16); err == nil {
+			if _, err := strconv.ParseUint(cmp.Or(m[2], m[4], "0"), 10, 16); err == nil && (m[2] == "" || strings.Contains(m[1], ":")) {
 				hop = m[1] + m[3]
 			}
 		}
