@@ -218,18 +218,16 @@ func (a *app) route(path canonical) (*route, string) {
 
 // misread tells whether the upstream of a path's route could take the path for
 // one of a route that asks for more, which so would be gone around (PX-05,
-// CVE-2025-47952).
+// CVE-2025-47952). A looser route in that one is no way through: an upstream that
+// forgives less than loosely does may not see it.
 func (a *app) misread(rt *route, method, path string) bool {
 	if !rt.enclosing {
 		return false
 	}
 	loose := loosely(path)
-	for _, inner := range a.routes {
-		if liesUnder(loose, inner.loose) {
-			return inner != rt && inner.guardsFrom(rt, method)
-		}
-	}
-	return false
+	return slices.ContainsFunc(a.routes, func(inner *route) bool {
+		return liesUnder(loose, inner.loose) && !liesUnder(rt.loose, inner.loose) && inner.guardsFrom(rt, method)
+	})
 }
 
 // hasPages tells whether people look at what a path answers: our endpoints for

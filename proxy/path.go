@@ -254,7 +254,7 @@ func loosely(path string) string {
 		if segment = strings.TrimRight(segment, ". "); segment == "" {
 			continue
 		}
-		b.WriteString(strings.ToLower(segment))
+		b.WriteString(strings.ToLower(strings.ToUpper(segment))) // the capital of ſ is an ASCII one, the small letter of K (Kelvin) too
 		if more {
 			b.WriteByte('/')
 		}
