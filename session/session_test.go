@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -35,6 +36,37 @@ func TestTheCookie(t *testing.T) {
 	}
 	if got := b.mustToken(c); !strings.HasPrefix(got, "Bearer at-") {
 		t.Error("cookie does not find its session")
+	}
+}
+
+// Thousands of ids have nothing in common: no two are the same, and no byte is at
+// its place in more of them than chance allows.
+func TestSES07IDsAreRandom(t *testing.T) {
+	b := newBench(t)
+	const n = 2000
+	seen := make(map[string]bool, n)
+	var at [32][256]int
+	for range n {
+		value, err := base64.URLEncoding.DecodeString(b.login().Value)
+		parts := strings.Split(string(value), "|") // time, id, MAC
+		if err != nil || len(parts) < 3 {
+			t.Fatalf("a cookie of %d parts, %v", len(parts), err)
+		}
+		id, err := base64.URLEncoding.DecodeString(parts[1])
+		if err != nil || len(id) != len(at) || seen[string(id)] {
+			t.Fatalf("an id of %d bytes, or one for the second time; %v", len(id), err)
+		}
+		seen[string(id)] = true
+		for i, c := range id {
+			at[i][c]++
+		}
+	}
+	for i := range at {
+		for c, times := range at[i] {
+			if times > 40 { // 8 on average
+				t.Errorf("byte %d is %#x in %d of %d ids", i, c, times, n)
+			}
+		}
 	}
 }
 
