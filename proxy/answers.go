@@ -49,7 +49,7 @@ func (x *exchange) follow(res *http.Response) error {
 	gauge, v := x.meters.download, res.Header["Content-Type"]
 	events := v != nil && isEventStream(v)
 	switch {
-	case x.grpc:
+	case x.call:
 		x.answerBegan()
 		x.body.ReadCloser, res.Body = res.Body, x.body
 		return nil

@@ -45,7 +45,8 @@ type exchange struct {
 	navigation bool // a document navigation
 	page       bool // the answer is looked at by a person
 	handshake  bool // a WebSocket handshake
-	grpc       bool // a gRPC call
+	grpc       bool // the client takes this for a gRPC call
+	call       bool // and so may the upstream
 	shape      bool // the route's response_headers have yet to be applied
 	events     bool // the answer, if there is one, is a stream of our own
 
@@ -109,7 +110,7 @@ func (g *Gateway) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	// A Content-Length beside it is gone by now, and so is a coding in HTTP/1.0. Both
 	// may have been read differently in front of us (RFC 9112, section 6.1).
 	x.closes = r.ProtoMajor == 1 && (r.ProtoMinor == 0 || len(r.TransferEncoding) > 0)
-	x.grpc = r.Method == http.MethodPost && isGRPC(r.Header["Content-Type"])
+	x.grpc = r.ProtoMajor == 2 && r.Method == http.MethodPost && isGRPC(r.Header["Content-Type"])
 	x.watchWrites(r)
 	x.peer = hostOf(r.RemoteAddr)
 	x.client = x.peer

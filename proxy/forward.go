@@ -42,6 +42,7 @@ func (x *exchange) forward(r *http.Request, path string) error {
 	if answered, err := x.limitForwards(r); answered || err != nil {
 		return err
 	}
+	x.call = x.grpc && rt.speaksHTTP2()
 	if err := x.limitBody(r); err != nil {
 		return err
 	}
@@ -56,7 +57,7 @@ func (x *exchange) forward(r *http.Request, path string) error {
 	switch {
 	case x.handshake:
 		r = x.dialled(r)
-	case x.grpc:
+	case x.call:
 		var err error
 		if r, err = x.openCall(r); err != nil {
 			return err
@@ -65,7 +66,7 @@ func (x *exchange) forward(r *http.Request, path string) error {
 	x.header, r.Header = r.Header, nil
 	rt.proxy.ServeHTTP(x, r)
 	x.filterTrailers()
-	if x.grpc && x.body.broken {
+	if x.call && x.body.broken {
 		x.endCall()
 	}
 	return x.failure
@@ -161,7 +162,7 @@ func (x *exchange) limitBody(r *http.Request) error {
 			limit = -1
 		}
 		b := &requestBody{ReadCloser: r.Body, x: x, left: limit, patience: x.gateway.patience}
-		if x.grpc {
+		if x.call {
 			b.patience = 0 // a call may be silent for long
 		}
 		r.Body = b

@@ -1,12 +1,15 @@
 package proxy
 
 import (
+	"bufio"
 	"io"
 	"net/http"
 	"net/http/httptrace"
 	"net/netip"
+	neturl "net/url"
 	"strings"
 	"testing"
+	"time"
 )
 
 // newCallWorld has gRPC routes, and a listener for a balancer whom it trusts.
@@ -169,6 +172,43 @@ func TestGRPCStatuses(t *testing.T) {
 			t.Errorf("grpcStatus(%d) = %s, want %s", status, got, want)
 		}
 	}
+}
+
+// Whoever calls an ordinary request a gRPC call has no more time for its body than
+// others, and holds no connection to an upstream that does not speak gRPC (OP-08).
+func TestAMediaTypeAloneIsNoCall(t *testing.T) {
+	w, up, url := newCallWorld(t, func(_ *world, a *App, c *Config) {
+		a.Routes = append(a.Routes, Route{Path: "/one/", Upstream: must(neturl.Parse(a.Routes[0].Upstream.String())), Auth: AuthNone})
+		c.Limits.BodyTimeout = 200 * time.Millisecond
+	})
+	t.Run("to an upstream of HTTP/1.1", func(t *testing.T) {
+		silent, _ := io.Pipe()
+		if res := w.call(t, url+"/one/x", silent); res.Header.Get("Grpc-Status") != "4" {
+			t.Errorf("%d %v", res.StatusCode, res.Header)
+		}
+	})
+	t.Run("over HTTP/1.1", func(t *testing.T) {
+		c := w.dial()
+		defer c.Close()
+		io.WriteString(c, rawRequest("POST /orders/x", "", []string{"Cookie: " + w.cookie, "X-CSRF: 1", "Content-Type: application/grpc", "Content-Length: 8"})+"half")
+		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if res.StatusCode != http.StatusRequestTimeout || res.Header.Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%d %v", res.StatusCode, res.Header)
+		}
+	})
+	t.Run("a call is as silent as it likes", func(t *testing.T) {
+		up.answer(func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
+		silent, end := io.Pipe()
+		time.AfterFunc(3*200*time.Millisecond, func() { end.Close() })
+		if res := w.call(t, url+"/orders/x", silent); res.StatusCode != http.StatusOK || res.Header.Get("X-Sessiongate") != "" {
+			t.Errorf("%d %v", res.StatusCode, res.Header)
+		}
+	})
 }
 
 // A refused body does not end the HTTP/2 connection, which others share behind

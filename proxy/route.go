@@ -271,6 +271,9 @@ func (rt *route) allows(method string) bool {
 	return len(rt.methods) == 0 || slices.Contains(rt.methods, method)
 }
 
+// speaksHTTP2 tells whether the upstream may, which gRPC needs.
+func (rt *route) speaksHTTP2() bool { return rt.http2 || rt.scheme == "https" }
+
 // guardsFrom tells whether a route asks more of a request than another does that
 // leads to the same upstream. No method is one that no list has.
 func (rt *route) guardsFrom(other *route, method string) bool {

@@ -50,7 +50,7 @@ func (x *exchange) open(gauge prometheus.Gauge, end func(session.Reason)) error 
 // anything else.
 func (x *exchange) limitStreams(h http.Header) error {
 	most := x.gateway.limits.Streams
-	if most == 0 || x.session == nil || !x.handshake && !x.grpc && !asksForStream(h) || x.session.Streams() < most {
+	if most == 0 || x.session == nil || !x.handshake && !x.call && !asksForStream(h) || x.session.Streams() < most {
 		return nil
 	}
 	return session.ErrTooManyStreams
@@ -66,7 +66,7 @@ func asksForStream(h http.Header) bool {
 func (x *exchange) opened(s *stream) {
 	x.stream = s
 	s.open.Inc()
-	if !x.grpc { // whose answer has not begun yet
+	if !x.call { // whose answer has not begun yet
 		x.answerBegan()
 	}
 }
