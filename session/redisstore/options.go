@@ -73,7 +73,7 @@ func (o *Options) complete() error {
 		errs = append(errs, errors.New("a Cluster has no Sentinels"))
 	}
 	if o.Sentinel.Master == "" && o.Sentinel.Credentials != nil {
-		errs = append(errs, errors.New("Sentinels need the name of the master set"))
+		errs = append(errs, errors.New("the name of the master set is missing: credentials of Sentinels alone find no server"))
 	}
 	if o.DB < 0 || o.Cluster && o.DB != 0 {
 		errs = append(errs, fmt.Errorf("database %d: there is none below 0, and a Cluster has 0 only", o.DB))

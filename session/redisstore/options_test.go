@@ -205,6 +205,7 @@ func TestTLS(t *testing.T) {
 
 // pains 41: after a failover by Sentinels the store goes on with the new master.
 func TestSentinel(t *testing.T) {
+	t.Parallel()
 	master := launch(t, "--requirepass", "of-the-server", "--masterauth", "of-the-server")
 	replica := launch(t, "--requirepass", "of-the-server", "--masterauth", "of-the-server", "--replicaof", "127.0.0.1 "+master.port)
 	dir := t.TempDir()

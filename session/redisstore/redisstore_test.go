@@ -81,12 +81,14 @@ func openCluster(t testing.TB, prefix string) *Store {
 }
 
 func TestStore(t *testing.T) {
+	t.Parallel()
 	storetest.Run(t, func(t *testing.T) session.Store { return openAt(t, shared) })
 }
 
 // TestStoreOfReplicas is that of several processes, and of a server that writes
 // all to disk.
 func TestStoreOfReplicas(t *testing.T) {
+	t.Parallel()
 	sv := launch(t, "--appendonly", "yes", "--appendfsync", "everysec")
 	storetest.RunReplicas(t, func(t *testing.T) []session.Store {
 		prefix := rand.Text() + ":"
@@ -99,6 +101,7 @@ func TestStoreOfReplicas(t *testing.T) {
 }
 
 func TestStoreOfReplicasInCluster(t *testing.T) {
+	t.Parallel()
 	storetest.RunReplicas(t, func(t *testing.T) []session.Store {
 		prefix := rand.Text() + ":"
 		return []session.Store{openCluster(t, prefix), openCluster(t, prefix)}
