@@ -100,7 +100,7 @@ func (x *exchange) answerField(name string, values []string) []string {
 		return x.foreignCookies(values)
 	case "Location", "Content-Location":
 		if len(values) == 1 {
-			return x.outside(values, 0, len(values[0]))
+			return []string{x.outside(values[0])}
 		}
 	case "Refresh", "Link":
 		return x.outsideIn(values)
@@ -202,14 +202,13 @@ func (x *exchange) foreignCookies(values []string) []string {
 	return kept
 }
 
-// outside turns an address on the upstream, which browsers cannot reach and
-// should not learn, into an address here (PX-08). It stands in the one value from
-// start to end.
-func (x *exchange) outside(values []string, start, end int) []string {
-	rt, v := x.route, values[0]
-	rest, ok := strings.CutPrefix(v[start:end], rt.scheme+"://"+rt.host)
+// outside turns an address on the upstream, which browsers cannot reach and should
+// not learn, into an address here (PX-08).
+func (x *exchange) outside(address string) string {
+	rt := x.route
+	rest, ok := strings.CutPrefix(address, rt.scheme+"://"+rt.host)
 	if !ok || rest != "" && rest[0] != '/' && rest[0] != '?' && rest[0] != '#' {
-		return values
+		return address
 	}
 	base := strings.TrimSuffix(rt.base, "/")
 	if below, ok := strings.CutPrefix(rest, base); ok && (below == "" || below[0] == '/') {
@@ -218,19 +217,28 @@ func (x *exchange) outside(values []string, start, end int) []string {
 	if rest == "" || rest[0] != '/' {
 		rest = "/" + rest
 	}
-	return []string{v[:start] + x.app.origin + rest + v[end:]}
+	return x.app.origin + rest
 }
 
-// outsideIn does the same for every address in fields that hold more than that.
+// outsideIn does the same for every address in fields that hold more than that. It
+// goes over them once, as they may be long.
 func (x *exchange) outsideIn(values []string) []string {
 	own := x.route.scheme + "://" + x.route.host
 	changed := slices.Clone(values)
 	for i, v := range changed {
-		for at := strings.LastIndex(v, own); at >= 0; at = strings.LastIndex(v[:at], own) {
-			end := at + strings.IndexAny(v[at:]+">", "> \"',")
-			v = x.outside([]string{v}, at, end)[0]
+		before, rest, found := strings.Cut(v, own)
+		if !found {
+			continue
 		}
-		changed[i] = v
+		var b strings.Builder
+		b.WriteString(before)
+		for found {
+			before, rest, found = strings.Cut(rest, own)
+			end := strings.IndexAny(before+">", "> \"',")
+			b.WriteString(x.outside(own + before[:end]))
+			b.WriteString(before[end:])
+		}
+		changed[i] = b.String()
 	}
 	return changed
 }

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -227,6 +228,27 @@ func TestPX08NoFieldTellsTheUpstreamsName(t *testing.T) {
 		want := map[bool]int{true: 2, false: 1}[row.name == "Link"]
 		if n := strings.Count(all, "\r\n"+row.name+": "+row.want+"\r\n"); n != want {
 			t.Errorf("%s: %s arrives as\n%s", row.name, row.field, all)
+		}
+	}
+}
+
+// PX-08: a field full of addresses takes no more work than it is long. It may have
+// 10 MB.
+func TestPX08ManyAddressesAreNoWork(t *testing.T) {
+	w := newWorld(t)
+	x := &exchange{app: w.gateway.routes[0].app, route: w.gateway.routes[0]}
+	for _, one := range []string{"?u=", " ", "/>, <"} {
+		const n = 2000
+		field := []string{strings.Repeat(w.up.URL+one, n)}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		got := x.outsideIn(field)[0]
+		runtime.ReadMemStats(&after)
+		if strings.Count(got, testOrigin) != n || strings.Contains(got, w.up.URL) {
+			t.Errorf("%q: %.100s", one, got)
+		}
+		if work := after.TotalAlloc - before.TotalAlloc; work > 50*uint64(len(field[0])) {
+			t.Errorf("%q: %d bytes of memory for a field of %d", one, work, len(field[0]))
 		}
 	}
 }

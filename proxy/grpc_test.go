@@ -175,7 +175,7 @@ func TestGRPCStatuses(t *testing.T) {
 }
 
 // Whoever calls an ordinary request a gRPC call has no more time for its body than
-// others, and holds no connection to an upstream that does not speak gRPC (OP-08).
+// others, and holds no connection to an upstream that does not speak gRPC (HT-10).
 func TestAMediaTypeAloneIsNoCall(t *testing.T) {
 	w, up, url := newCallWorld(t, func(_ *world, a *App, c *Config) {
 		a.Routes = append(a.Routes, Route{Path: "/one/", Upstream: must(neturl.Parse(a.Routes[0].Upstream.String())), Auth: AuthNone})
