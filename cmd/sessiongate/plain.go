@@ -140,6 +140,14 @@ func (c *begunConn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
+// SetLinger lets the proxy break a connection off, as it does without TLS.
+func (c *begunConn) SetLinger(seconds int) error {
+	if tcp, ok := c.Conn.(interface{ SetLinger(int) error }); ok {
+		return tcp.SetLinger(seconds)
+	}
+	return errors.ErrUnsupported
+}
+
 // certificate chooses by SNI.
 func (e *edition) certificate(serverName string) *tls.Certificate {
 	if c := e.byHost[serverName]; c != nil {

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -375,6 +376,41 @@ func TestASilentConnectionToTheTLSListenerHoldsUpNobody(t *testing.T) {
 	began := time.Now()
 	if code := g.stop(); code != 0 || time.Since(began) > 3*time.Second {
 		t.Errorf("exit code %d after %v\n%s", code, time.Since(began), g.output())
+	}
+}
+
+// A connection can be broken off behind TLS too: who is sent a part only must not
+// take it for the end.
+func TestConnectionsWithTLSCanBeReset(t *testing.T) {
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var timeout atomic.Int64
+	f := newFront(newPatientListener(socket, 0, &timeout))
+	go f.run()
+	t.Cleanup(func() { _ = f.close() })
+	client, err := net.Dial("tcp", socket.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	_, _ = client.Write([]byte{recordHandshake})
+	conn, err := f.secure.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	under := tls.Server(conn, &tls.Config{}).NetConn()
+	l, ok := under.(interface{ SetLinger(int) error })
+	if !ok {
+		t.Fatalf("a %T cannot be reset", under)
+	}
+	if err := errors.Join(l.SetLinger(0), under.Close()); err != nil {
+		t.Fatal(err)
+	}
+	_ = client.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the client sees %v, want a reset", err)
 	}
 }
 
