@@ -32,7 +32,22 @@ func canFlood(event string, level slog.Level) bool {
 // that there are few: an attacker cannot hide what happens for another reason.
 type lineKind struct {
 	event, reason string
+	app, route    string
 	level         slog.Level
+}
+
+// note takes over what an attribute says of the kind.
+func (k *lineKind) note(a slog.Attr) {
+	switch a.Key {
+	case "event":
+		k.event = a.Value.String()
+	case "reason", "code":
+		k.reason = a.Value.String()
+	case "app":
+		k.app = a.Value.String()
+	case "route":
+		k.route = a.Value.String()
+	}
 }
 
 // floods counts lines, for all loggers made of one.
@@ -47,24 +62,19 @@ type floods struct {
 type floodHandler struct {
 	slog.Handler
 	*floods
+	app string // of all its lines
 }
 
 func newFloodHandler(h slog.Handler) slog.Handler {
-	return floodHandler{h, &floods{root: h, kinds: make(map[lineKind]int)}}
+	return floodHandler{Handler: h, floods: &floods{root: h, kinds: make(map[lineKind]int)}}
 }
 
 // Handle implements slog.Handler.
 func (h floodHandler) Handle(ctx context.Context, r slog.Record) error {
-	kind := lineKind{level: r.Level}
+	kind := lineKind{level: r.Level, app: h.app}
 	r.Attrs(func(a slog.Attr) bool {
-		switch a.Key {
-		case "event":
-			kind.event = a.Value.String()
-			return canFlood(kind.event, r.Level) // nothing else matters then
-		case "reason", "code":
-			kind.reason = a.Value.String()
-		}
-		return true
+		kind.note(a)
+		return a.Key != "event" || canFlood(kind.event, r.Level) // nothing else matters then
 	})
 	if canFlood(kind.event, r.Level) && !h.admits(kind) {
 		return nil
@@ -94,16 +104,27 @@ func (h floodHandler) summarise(kind lineKind) {
 		return
 	}
 	r := slog.NewRecord(time.Now(), kind.level, "more lines of this kind were left out", 0)
-	r.Add("event", "log_flood", "of", kind.event, "reason", kind.reason, "lines", left, "seconds", floodWindow.Seconds())
+	r.Add("event", "log_flood", "of", kind.event, "reason", kind.reason)
+	if kind.app != "" {
+		r.Add("app", kind.app)
+	}
+	if kind.route != "" {
+		r.Add("route", kind.route)
+	}
+	r.Add("lines", left, "seconds", floodWindow.Seconds())
 	_ = h.root.Handle(context.Background(), r)
 }
 
 // WithAttrs implements slog.Handler.
 func (h floodHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return floodHandler{h.Handler.WithAttrs(attrs), h.floods}
+	kind := lineKind{app: h.app}
+	for _, a := range attrs {
+		kind.note(a)
+	}
+	return floodHandler{h.Handler.WithAttrs(attrs), h.floods, kind.app}
 }
 
 // WithGroup implements slog.Handler.
 func (h floodHandler) WithGroup(name string) slog.Handler {
-	return floodHandler{h.Handler.WithGroup(name), h.floods}
+	return floodHandler{h.Handler.WithGroup(name), h.floods, h.app}
 }

@@ -61,3 +61,37 @@ func TestAFloodOfLinesIsCounted(t *testing.T) {
 		}
 	})
 }
+
+// Who makes one upstream or app fail hides nothing that happens at another.
+func TestAFloodAtOneRouteHidesNothingOfAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		log := newLogger(&b, config.Log{Level: "info", Format: "json"}, new(slog.LevelVar))
+		const shop, desk = "https://shop.example.com", "https://desk.example.com"
+		fail := func(app, route string) {
+			log.Warn("request failed", "event", "upstream_failed", "code", "upstream_timeout", "app", app, "route", route)
+		}
+		deny := func(app string) {
+			log.With("app", app).Warn("login failed", "event", "login_failed", "reason", "login_refused")
+		}
+		for range 1000 {
+			fail(shop, "/open/")
+			deny(shop)
+		}
+		fail(shop, "/orders/")
+		fail(desk, "/open/")
+		deny(desk)
+		time.Sleep(floodWindow + time.Second)
+		synctest.Wait()
+		for part, want := range map[string]int{
+			`"route":"/orders/"`: 1,
+			desk:                 2,
+			`"of":"upstream_failed","reason":"upstream_timeout","app":"` + shop + `","route":"/open/","lines":980,`: 1,
+			`"of":"login_failed","reason":"login_refused","app":"` + shop + `","lines":980,`:                        1,
+		} {
+			if n := bytes.Count(b.Bytes(), []byte(part)); n != want {
+				t.Errorf("%s: %d, want %d", part, n, want)
+			}
+		}
+	})
+}
