@@ -86,7 +86,7 @@ func TestHT10WhoTakesNothingIsCutOff(t *testing.T) {
 			ours, browser := pair(t, patience, 4096)
 			began := time.Now()
 			err := write(ours)
-			if took := time.Since(began); !errors.Is(err, os.ErrDeadlineExceeded) || took < patience || took > 5*patience {
+			if took := time.Since(began); !errors.Is(err, os.ErrDeadlineExceeded) || took < patience || took > 10*time.Second {
 				t.Errorf("error = %v after %v; want a deadline that passed after %v", err, took, patience)
 			}
 			ours.Close()
@@ -179,22 +179,24 @@ func TestHT10ASlowAnswerIsWhole(t *testing.T) {
 // Whoever serves may be in more of a hurry, and may have been idle before.
 func TestAWriteDeadlineHolds(t *testing.T) {
 	t.Parallel()
+	const patience = 1500 * time.Millisecond // a busy machine has time for the shorter deadline
 	ours, _ := pair(t, patience, 4096)
+	large := make([]byte, 64<<20)
 	if _, err := ours.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(2 * patience)
+	time.Sleep(patience * 5 / 4)
 	if _, err := ours.Write([]byte("x")); err != nil {
 		t.Errorf("after a rest: %v", err)
 	}
 	began := time.Now()
-	_ = ours.SetWriteDeadline(began.Add(patience / 8))
-	if _, err := ours.Write(make([]byte, 64<<20)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) > patience {
-		t.Errorf("error = %v after %v, want a deadline that passed after %v", err, time.Since(began), patience/8)
+	_ = ours.SetWriteDeadline(began.Add(patience / 30))
+	if _, err := ours.Write(large); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) > patience {
+		t.Errorf("error = %v after %v, want a deadline that passed after %v", err, time.Since(began), patience/30)
 	}
 	_ = ours.SetWriteDeadline(time.Time{})
 	began = time.Now()
-	if _, err := ours.Write(make([]byte, 64<<20)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) < patience {
+	if _, err := ours.Write(large); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) < patience {
 		t.Errorf("without the deadline: error = %v after %v", err, time.Since(began))
 	}
 }
