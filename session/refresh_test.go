@@ -813,6 +813,29 @@ func TestRenewOfAllWhoseTokenWasRefused(t *testing.T) {
 	})
 }
 
+// RF-07: whoever hangs up while the refresh goes on has had it. A client that does so
+// again and again would make a storm of refreshes of an upstream that refuses all.
+func TestHangingUpDoesNotGiveAnotherRenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		s := b.open(b.login())
+		before, _ := b.provider.seen()
+		for range 10 {
+			sent, err := s.AccessToken(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			gone, hangUp := context.WithCancel(t.Context())
+			hangUp()
+			_, _ = s.Renew(gone, sent)
+			synctest.Wait()
+		}
+		if calls, _ := b.provider.seen(); calls != before+1 {
+			t.Errorf("token calls = %d, want 1", calls-before)
+		}
+	})
+}
+
 func TestAnOutageDoesNotUseUpTheRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)

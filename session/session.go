@@ -270,8 +270,8 @@ func (s *Session) Renew(ctx context.Context, sent *AccessToken) (*AccessToken, e
 		return nil, ErrNoRenewal
 	}
 	token, err := s.app.m.refreshed(ctx, s, sent.generation)
-	if err != nil {
-		s.renewed.CompareAndSwap(tried, former) // an outage is no fresh token
+	if err != nil && ctx.Err() == nil { // who hangs up may have brought a fresh token
+		s.renewed.CompareAndSwap(tried, former) // an outage is none
 	}
 	return token, err
 }
