@@ -59,7 +59,7 @@ func nginx(target string) string {
 func FuzzForwardedPath(f *testing.F) {
 	for _, s := range []string{
 		"/", "/api/x", "/api//x", "/api/../exact", "/api/..%2fexact", "/api/%2e%2e/exact", "/api/%252e%252e/exact", "/%61pi/x", "/API/x", "/Api;v/x", "/api;/x",
-		"/x//api/y", "/;/api/y", "/api%3b/y", "/%2561pi/y", "/api./y", "/api%20/y", "/exact;x", "/EXACT", "/exact.", "/exact/", "/api/open/x", "/api/open//x", "/api/open;/x",
+		"/x//api/y", "/;/api/y", "/api%3b/y", "/%2561pi/y", "/api./y", "/api%20/y", "/exact;x", "/EXACT", "/exact.", "/exact/", "/api/open/x", "/api/open//x", "/api/open;/x", "/api;/Open/x", "/API/open/x",
 		"/api/Open/x", "/cut/", "/cut//x", "/cut//deep/x", "/cut/deep//", "/cut/;/deep/x", "/cut", "/based/..;/x", "/based/%5c..%5cx", "/b%c3%bc/x", "/b%25c3%25bc/x", "/B%C3%9C/x",
 		"http://shop.example.com/api/x", "http://shop.example.com//api/x", "/api/%c0%ae%c0%ae/x", "/api/100%25", "/api/%25252e", "/api/x?/../y", "/api/x#/../y", "//api/x", "/.;/api/x", "*",
 	} {
@@ -105,7 +105,7 @@ func checkForwarded(t *testing.T, target, sent, route string, inside map[string]
 			continue
 		}
 		low := strings.ToLower(reading)
-		if strings.HasPrefix(low, "/api/open/") {
+		if route == "/api/open/" {
 			continue
 		}
 		for guarded := range asks {
