@@ -95,3 +95,23 @@ func TestAFloodAtOneRouteHidesNothingOfAnother(t *testing.T) {
 		}
 	})
 }
+
+// Handshakes that fail, which cost a stranger nothing, do not hide that there are no
+// more file descriptors.
+func TestAFloodOfHandshakesHidesNoFailureToAccept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		log := slog.NewLogLogger(serverLog{newLogger(&b, config.Log{Level: "info", Format: "json"}, new(slog.LevelVar)).Handler()}, slog.LevelInfo)
+		for range 100 {
+			log.Print("http: TLS handshake error from 192.0.2.1:4711: EOF")
+		}
+		log.Print("http: Accept error: accept tcp [::]:443: accept4: too many open files; retrying in 5ms")
+		time.Sleep(floodWindow + time.Second)
+		synctest.Wait()
+		for part, want := range map[string]int{"TLS handshake error": floodLines, "too many open files": 1} {
+			if n := bytes.Count(b.Bytes(), []byte(part)); n != want {
+				t.Errorf("%s: %d lines, want %d", part, n, want)
+			}
+		}
+	})
+}

@@ -193,8 +193,11 @@ func (s *server) adminServer(d door) *http.Server {
 type serverLog struct{ slog.Handler }
 
 func (h serverLog) Handle(ctx context.Context, r slog.Record) error {
-	if strings.HasPrefix(r.Message, "http: panic") {
+	switch {
+	case strings.HasPrefix(r.Message, "http: panic"):
 		r.Level = slog.LevelError
+	case strings.HasPrefix(r.Message, "http: Accept error"):
+		r.Level = slog.LevelWarn // no flood of handshakes that failed hides it
 	}
 	r.Message, _, _ = strings.Cut(r.Message, " starting with ")
 	r.Add("event", "server")
