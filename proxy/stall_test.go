@@ -180,7 +180,7 @@ func TestHT10AnHTTP2StreamThatIsReadSlowly(t *testing.T) {
 	w.up.answer(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Write(make([]byte, size/2))
 		http.NewResponseController(rw).Flush()
-		time.Sleep(2 * timeout)
+		time.Sleep(6 * timeout) // longer than the client takes for what there is
 		rw.Write(make([]byte, size/2))
 	})
 	c := w.overHTTP2(t, 1000)
