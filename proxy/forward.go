@@ -110,8 +110,9 @@ func (rt *route) rewrite(pr *httputil.ProxyRequest) {
 	// Upstreams that answer HEAD with a body are not rare. On a connection that is used
 	// again it would be the beginning of the next one's answer (RFC 9112, section 6.3).
 	// And net/http sends a body in vain, after a refusal that did not wait for it, to
-	// keep a connection (RFC 9110, section 10.1.1).
-	out.Close = !rt.http2 && (out.Method == http.MethodHead || out.Header["Expect"] != nil)
+	// keep a connection (RFC 9110, section 10.1.1). Where HTTP/2 may be spoken, others
+	// would lose the connection they are on.
+	out.Close = !rt.speaksHTTP2() && (out.Method == http.MethodHead || out.Header["Expect"] != nil)
 	if !rt.preserveHost {
 		out.Host = rt.host
 	}
