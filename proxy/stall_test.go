@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -178,6 +179,7 @@ func TestHT10AnHTTP2StreamThatIsReadSlowly(t *testing.T) {
 	const timeout, size = time.Second, 80_000
 	w := newWorld(t, func(w *world, a *App, c *Config) { c.Limits.WriteTimeout = timeout })
 	w.up.answer(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Content-Length", strconv.Itoa(size)) // or every write is flushed on the way
 		rw.Write(make([]byte, size/2))
 		http.NewResponseController(rw).Flush()
 		time.Sleep(6 * timeout) // longer than the client takes for what there is
