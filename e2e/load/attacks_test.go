@@ -67,8 +67,27 @@ func TestEverybodyElseIsServedDuring(t *testing.T) {
 			if row.want != "" && seen[row.want] == 0 || row.never != "" && seen[row.never] > 0 {
 				t.Errorf("the attacker saw %v; want %q and never %q", seen, row.want, row.never)
 			}
-			if n := s.metric(`sessiongate_store_seconds_count\{op="load"\}`) - loads; row.attack == "junk cookies" && n > 2 {
+			if row.attack != "junk cookies" {
+				return
+			}
+			if n := s.metric(`sessiongate_store_seconds_count\{op="load"\}`) - loads; n > 2 {
 				t.Errorf("the store was asked %v times", n)
+			}
+			// What it is asked for shows there: a cookie of ours whose session is over.
+			ada := s.NewBrowser()
+			if _, err := ada.Login("ada"); err != nil {
+				t.Fatal(err)
+			}
+			former := ada.Steal(s.World, ada.Session())
+			if err := ada.Logout(); err != nil {
+				t.Fatal(err)
+			}
+			loads = s.metric(`sessiongate_store_seconds_count\{op="load"\}`)
+			if _, err := former.Call(); err != nil {
+				t.Fatal(err)
+			}
+			if n := s.metric(`sessiongate_store_seconds_count\{op="load"\}`) - loads; n < 1 {
+				t.Error("the store's metrics do not show what it is asked")
 			}
 		})
 	}
