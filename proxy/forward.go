@@ -178,6 +178,7 @@ type requestBody struct {
 	x        *exchange
 	left     int64         // bytes that may still come; negative: any number
 	patience time.Duration // for a part of it; 0: none is needed
+	ended    bool          // all of it was read
 
 	mu     sync.Mutex // guards closed
 	closed bool       // the request may be over, and its connection another's
@@ -201,6 +202,11 @@ func (b *requestBody) Close() error {
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
+	// The client of net/http looks for more behind the end, when its server may have
+	// closed the body for an answer that began.
+	if b.ended {
+		return 0, io.EOF
+	}
 	if b.left >= 0 && int64(len(p)) > b.left+1 {
 		p = p[:b.left+1]
 	}
@@ -221,7 +227,8 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		}
 		b.left -= int64(n)
 	}
-	if err != nil && err != io.EOF {
+	b.ended = err == io.EOF
+	if err != nil && !b.ended {
 		err = &bodyError{err}
 	}
 	return n, err

@@ -124,3 +124,36 @@ func TestAnEndWhileAStreamIsOpenedIsAnswered(t *testing.T) {
 		})
 	}
 }
+
+// endingBody is a body as net/http gives it to a handler: its end comes with its last
+// bytes, and once the answer begins it is closed.
+type endingBody struct{ text string }
+
+func (c *endingBody) Read(p []byte) (int, error) {
+	if c.text == "" {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	n := copy(p, c.text)
+	c.text = c.text[n:]
+	return n, io.EOF
+}
+
+func (c *endingBody) Close() error { return nil }
+
+// The upstream may answer before net/http's client has looked whether there is
+// more than Content-Length says. What it finds then must not be an error, by which
+// the answer would break off (HT-15).
+func TestHT15ABodyThatHasEndedStaysEnded(t *testing.T) {
+	for name, left := range map[string]int64{"without a limit": -1, "at the limit": 5} {
+		b := &requestBody{ReadCloser: &endingBody{"hello"}, x: &exchange{}, left: left}
+		got, err := io.ReadAll(io.LimitReader(b, 5))
+		if string(got) != "hello" || err != nil {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+		for range 2 {
+			if n, err := b.Read(make([]byte, 10)); n != 0 || err != io.EOF {
+				t.Errorf("%s: behind the end %d bytes, %v; want EOF", name, n, err)
+			}
+		}
+	}
+}
