@@ -227,7 +227,6 @@ func (s *scene) metric(pattern string) float64 {
 type attacker struct {
 	t     *testing.T
 	cmd   *exec.Cmd
-	out   io.Reader
 	again *json.Decoder
 }
 
