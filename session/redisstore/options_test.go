@@ -257,10 +257,13 @@ requirepass of-the-sentinel
 	})
 	begun := time.Now()
 	master.kill()
-	eventually(t, "Touch", func() error {
-		_, err := s.Load(t.Context(), live)
+	eventually(t, "Replace", func() error {
+		found, err := s.Load(t.Context(), live)
 		if err != nil && isAnswer(err) {
 			t.Errorf("Load of a session that lives: %v", err)
+		}
+		if found.Version == 2 && string(found.Data) == "new" {
+			return nil // a former call was carried out and its answer was lost
 		}
 		return errors.Join(err, s.Replace(t.Context(), live, 1, []byte("new")))
 	})
