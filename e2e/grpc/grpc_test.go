@@ -99,7 +99,7 @@ func newWorld(t *testing.T, secure bool) *world {
 	listen := freeAddress(t)
 	_, port, _ := net.SplitHostPort(listen)
 	cert, key, pair, pool := certificate(t)
-	w := &world{t: t, orders: &orders{done: make(chan error, 10)}, origin: &url.URL{Scheme: "http", Host: "localhost:" + port}}
+	w := &world{t: t, orders: &orders{began: make(chan string, 10), done: make(chan error, 10)}, origin: &url.URL{Scheme: "http", Host: "localhost:" + port}}
 
 	serve := func(name string, options ...grpc.ServerOption) (port string) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -341,6 +341,17 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// heard is the next thing that the server tells.
+func heard[T any](t *testing.T, from <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-from:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the server heard nothing")
+	}
+	return v
+}
+
 // Deadlines and cancellations of the client are the server's too.
 func TestTheServerHearsOfDeadlinesAndCancellations(t *testing.T) {
 	t.Parallel()
@@ -352,7 +363,7 @@ func TestTheServerHearsOfDeadlinesAndCancellations(t *testing.T) {
 	if _, err := hear(late); status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("past its deadline: %v", err)
 	}
-	if err := <-w.orders.done; !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+	if err := heard(t, w.orders.done); !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
 		t.Errorf("the server heard %v", err)
 	}
 
@@ -363,7 +374,7 @@ func TestTheServerHearsOfDeadlinesAndCancellations(t *testing.T) {
 		t.Fatalf("%q, %v", v, err)
 	}
 	cancel()
-	if err := <-w.orders.done; !errors.Is(err, context.Canceled) {
+	if err := heard(t, w.orders.done); !errors.Is(err, context.Canceled) {
 		t.Errorf("the server heard %v", err)
 	}
 }
@@ -381,13 +392,16 @@ func TestCallsEndWithTheirSession(t *testing.T) {
 			if v, err := hear(answered); v != "hello" {
 				t.Fatalf("%q, %v", v, err)
 			}
+			for range 2 {
+				heard(t, w.orders.began) // a call that the server has not heard of ends without it
+			}
 			w.logout()
 			began := time.Now()
 			for name, s := range map[string]grpc.ClientStream{"answered": answered, "silent": silent} {
 				if _, err := hear(s); status.Code(err) != codes.Unauthenticated || !strings.HasPrefix(status.Convert(err).Message(), "session_ended: ") {
 					t.Errorf("%s: %v, want Unauthenticated", name, err)
 				}
-				if err := <-w.orders.done; !errors.Is(err, context.Canceled) {
+				if err := heard(t, w.orders.done); !errors.Is(err, context.Canceled) {
 					t.Errorf("the server heard %v", err)
 				}
 			}

@@ -16,7 +16,8 @@ import (
 
 // orders is the API behind the gateway. Its messages are strings: what they are is nothing to the gateway.
 type orders struct {
-	done chan error // why a call ended that waits for its end
+	began chan string // what a call said first that waits for its end
+	done  chan error  // why such a call ended
 }
 
 type text = wrapperspb.StringValue
@@ -109,8 +110,10 @@ func (o *orders) chat(s grpc.ServerStream) error {
 func (o *orders) wait(s grpc.ServerStream) error {
 	var in text
 	if err := s.RecvMsg(&in); err != nil {
+		o.done <- s.Context().Err()
 		return err
 	}
+	o.began <- in.Value
 	if in.Value == "hello" {
 		if err := s.SendMsg(&in); err != nil {
 			return err
