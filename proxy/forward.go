@@ -13,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"sessiongate/session"
 )
 
 // upstreamError is the failure of a request to an upstream.
@@ -256,7 +255,7 @@ func (x *exchange) classify(err error) error {
 	var timeout net.Error
 	switch {
 	case x.cut():
-		return &session.Ended{Reason: x.body.reason}
+		return x.body.why()
 	case errors.Is(err, errBodyTooLarge):
 		return errBodyTooLarge
 	case x.late.Load():

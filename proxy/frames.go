@@ -92,8 +92,9 @@ func (f *frames) length() uint64 {
 
 // The codes of close frames (section 7.4).
 const (
-	goingAway    = 1001
-	sessionEnded = 4401
+	goingAway     = 1001
+	tryAgainLater = 1013
+	sessionEnded  = 4401
 )
 
 // closeFrame is the last frame to a browser (section 5.5.1). The reason is short:

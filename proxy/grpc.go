@@ -49,7 +49,7 @@ func (x *exchange) refuseCall(code string, a answer) {
 
 // endCall says in the trailers why a call was broken off.
 func (x *exchange) endCall() {
-	const code = "session_ended"
+	code := x.body.why().Code()
 	h := x.Header()
 	for _, name := range []string{"Grpc-Status", "Grpc-Message"} {
 		delete(h, name) // of the upstream, which announced them

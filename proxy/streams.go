@@ -91,6 +91,8 @@ func (s *stream) finish() {
 // whole.
 var errCut = errors.New("proxy: the session of this answer has ended")
 
+var errUnproven = errors.New("proxy: nobody knows any more whether the session of this answer has ended")
+
 // body is the body of an answer that ends with its session.
 type body struct {
 	io.ReadCloser // the upstream's; of a gRPC call nil until there is an answer
@@ -158,6 +160,17 @@ func (b *body) Read(p []byte) (int, error) {
 
 // cut tells whether it was us who broke the answer off.
 func (x *exchange) cut() bool { return x.body != nil && x.body.ended.Load() }
+
+// why is the error for which the answer was broken off.
+func (b *body) why() interface {
+	error
+	Code() string
+} {
+	if b.reason == session.Unproven {
+		return &session.StoreError{Err: errUnproven}
+	}
+	return &session.Ended{Reason: b.reason}
+}
 
 // finish is called before the answer is handed over for good.
 func (b *body) finish() {

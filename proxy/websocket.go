@@ -72,7 +72,10 @@ func (t *tunnel) end(reason session.Reason) {
 		return
 	}
 	code := uint16(sessionEnded)
-	if reason == "" {
+	switch reason {
+	case session.Unproven:
+		code = tryAgainLater
+	case "":
 		code = goingAway
 	}
 	var browser sync.WaitGroup

@@ -94,10 +94,11 @@ func (a *App) SessionOf(r *http.Request, value string, n int) (*Session, error) 
 		return nil, ErrNone
 	}
 	s := a.m.cache.get(value)
-	if s == nil || s.app != a {
+	now := time.Now()
+	if s == nil || s.app != a || !a.m.trusts(s.key, now) {
 		return a.load(r.Context(), value)
 	}
-	if reason := s.ends(a.m.settings.Load(), 0).over(time.Now()); reason != "" {
+	if reason := s.ends(a.m.settings.Load(), 0).over(now); reason != "" {
 		return a.expire(r.Context(), s, reason)
 	}
 	return s, nil
@@ -321,7 +322,8 @@ func (a *App) Once(ctx context.Context, kind, value string, until time.Time) err
 // store key and to whom the session belongs: a record moved to another key, or
 // read under another app's configuration, does not open (ST-03).
 func (a *App) seal(key Key, id []byte, d *Data) []byte {
-	return seal(deriveKey(id, "sessiongate record"), a.aad(key), d.encode())
+	told := d.shifted(-a.m.ahead())
+	return seal(deriveKey(id, "sessiongate record"), a.aad(key), told.encode())
 }
 
 func (a *App) unseal(key Key, id, sealed []byte) (*Data, error) {
@@ -329,7 +331,12 @@ func (a *App) unseal(key Key, id, sealed []byte) (*Data, error) {
 	if err != nil {
 		return nil, err
 	}
-	return decodeData(b)
+	d, err := decodeData(b)
+	if err != nil {
+		return nil, err
+	}
+	told := d.shifted(a.m.ahead())
+	return &told, nil
 }
 
 func (a *App) aad(key Key) []byte { return append(key[:], a.bound...) }

@@ -99,6 +99,9 @@ func isOver(err error) bool {
 	return errors.Is(err, ErrAbsent) || errors.Is(err, ErrNone)
 }
 
+// capTTL is how long a login keeps others of the same user off that dies.
+const capTTL = 15 * time.Second
+
 // capped makes a session while no other session of the same user is made, then
 // ends the user's oldest beyond MaxPerUser. Without the lease two logins at once
 // would end each other, or none.
@@ -111,7 +114,7 @@ func (a *App) capped(ctx context.Context, l Login, create func() (Key, error)) e
 	tag := a.tag(a.Keys(), "sub", l.Subject)
 	wait, cancel := context.WithTimeout(ctx, leaseWait)
 	defer cancel()
-	lease, err := a.m.store.Acquire(wait, Key(sha256.Sum256(append(tag[:], "cap"...))), leaseTTL)
+	lease, err := a.m.store.Acquire(wait, Key(sha256.Sum256(append(tag[:], "cap"...))), capTTL)
 	if err != nil {
 		return unknown(err)
 	}

@@ -28,6 +28,7 @@ type Config struct {
 // sessions, one set of refreshes under way.
 type Manager struct {
 	store    Store
+	shared   Shared // the store, if others write to it
 	log      *slog.Logger
 	metrics  *metrics
 	settings atomic.Pointer[settings]
@@ -75,8 +76,12 @@ func NewManager(c Config) (*Manager, error) {
 		watches: watches{of: map[Key]*watched{}}, stop: make(chan struct{}), flights: map[Key]*flight{},
 	}
 	m.store = &measured{c.Store, m.metrics}
+	m.shared, _ = c.Store.(Shared)
 	m.settings.Store(&settings{c.Keys, codecs(c.Keys), c.IdleTimeout, c.Lifetime, c.Keys})
 	m.ctx, m.cancel = context.WithCancel(context.Background())
+	if m.shared != nil {
+		m.shared.Follow(follower{m})
+	}
 	m.work.Add(1)
 	go m.housekeeping()
 	return m, nil
@@ -151,6 +156,7 @@ func (m *Manager) housekeeping() {
 		case <-m.stop:
 			return
 		case now := <-tick.C:
+			m.unproven(now)
 			if err := m.flushTouches(m.ctx); err != nil {
 				m.log.Warn("uses of sessions were not stored, keeping them", "event", "store_unavailable", "error", err)
 				continue // a sweep would end sessions whose uses are only known here

@@ -233,7 +233,7 @@ func (m *memory) Acquire(ctx context.Context, key session.Key, ttl time.Duration
 			l := &memoryLease{token: rand.Text(), until: time.Now().Add(ttl), freed: make(chan struct{})}
 			l.timer = time.AfterFunc(ttl, func() { m.expire(key, l) })
 			m.leases[key] = l
-			return session.Lease{Key: key, Token: l.token}, nil
+			return session.Lease{Key: key, Token: l.token, Until: l.until}, nil
 		}
 		m.mu.Unlock()
 		select {

@@ -10,8 +10,6 @@ import (
 )
 
 const (
-	// leaseTTL is how long a refresh keeps others off without renewing its lease.
-	leaseTTL = 15 * time.Second
 	// leaseWait bounds the waiting for somebody else's refresh.
 	leaseWait = time.Minute
 	// writeRetry is the pause between attempts to store what must not be lost.
@@ -26,6 +24,7 @@ type refresh struct {
 	a      *App
 	s      *Session
 	f      *flight
+	hold   *hold
 	beyond uint64
 }
 
@@ -34,38 +33,25 @@ func (r *refresh) run(ctx context.Context) (*opened, error) {
 	begin := time.Now()
 	wait, cancel := context.WithTimeout(ctx, leaseWait)
 	defer cancel()
-	lease, err := r.m.store.Acquire(wait, r.s.key, leaseTTL)
+	ttl := r.a.cfg.TokenTimeout + leaseMargin
+	lease, err := r.m.store.Acquire(wait, r.s.key, ttl)
 	if err != nil {
 		return nil, unknown(err)
 	}
 	r.m.metrics.leaseWait.Observe(time.Since(begin).Seconds())
+	r.hold = newHold(r.m.store, lease, ttl)
 	held, stop := context.WithCancel(ctx)
-	renewed := make(chan struct{})
+	kept := make(chan struct{})
 	go func() {
-		defer close(renewed)
-		r.renew(held, lease)
+		defer close(kept)
+		r.hold.keep(held)
 	}()
 	defer func() {
 		stop()
-		<-renewed
-		r.m.store.Release(context.WithoutCancel(ctx), lease)
+		<-kept
+		r.hold.release(context.WithoutCancel(ctx))
 	}()
 	return r.locked(ctx)
-}
-
-// renew keeps the lease. Losing it is no harm: the record's version fences the
-// write.
-func (r *refresh) renew(ctx context.Context, l Lease) {
-	tick := time.NewTicker(leaseTTL / 3)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			r.m.store.Renew(ctx, l, leaseTTL)
-		}
-	}
 }
 
 // locked reads the record again, for whoever held the lease before may have
@@ -110,12 +96,18 @@ func (r *refresh) redeem(ctx context.Context, o *opened) (*opened, error) {
 	if err != nil {
 		return nil, err // not marked, so not sent
 	}
+	if !r.hold.held() {
+		return nil, r.unsent(ctx, o)
+	}
 	call, cancel := context.WithTimeout(ctx, r.a.cfg.TokenTimeout)
 	defer cancel()
+	call, unsent := r.hold.sending(call)
 	sent := time.Now()
 	token, err := r.a.cfg.Refresher.Refresh(call, o.RefreshToken)
 	r.m.metrics.refreshSeconds.Observe(time.Since(sent).Seconds())
-	switch {
+	switch lost := unsent(); {
+	case lost && err != nil:
+		return nil, r.unsent(ctx, o)
 	case errors.Is(err, ErrRejected):
 		r.answeredByProvider()
 		return r.rejected(ctx, o)
@@ -124,6 +116,22 @@ func (r *refresh) redeem(ctx context.Context, o *opened) (*opened, error) {
 	}
 	r.answeredByProvider()
 	return r.store(ctx, o, token, sent)
+}
+
+// unsent is for a lease that was lost before the refresh token was sent: after the
+// process stood still, or while the store was away.
+func (r *refresh) unsent(ctx context.Context, o *opened) error {
+	r.log(slog.LevelWarn, "lease lost before the refresh token was sent, not sending it", "lease_lost")
+	r.unmark(ctx, o)
+	return &Unavailable{time.Second, ErrLeaseLost}
+}
+
+// unmark takes the mark away of an attempt that certainly was none. If it fails,
+// the next call counts as a second sending: safe.
+func (r *refresh) unmark(ctx context.Context, o *opened) {
+	unmarked := o.Data
+	unmarked.Attempt = time.Time{}
+	r.replace(ctx, o, unmarked)
 }
 
 func (r *refresh) answeredByProvider() {
@@ -160,9 +168,7 @@ func (r *refresh) outage(ctx context.Context, o *opened, err error) error {
 	}
 	r.log(level, "refresh failed, the session goes on", "refresh_failed", "reason", "outage", "operator", out.Operator, "error", out.Err)
 	if out.Answered {
-		unmarked := o.Data
-		unmarked.Attempt = time.Time{}
-		r.replace(ctx, o, unmarked) // if it fails, the next call counts as a second sending: safe
+		r.unmark(ctx, o)
 	}
 	return later
 }

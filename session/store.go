@@ -100,6 +100,9 @@ type Lease struct {
 	Key Key
 	// Token tells this holder from any other, past or future.
 	Token string
+	// Until is when it runs out by this process' clock, at the earliest, unless it
+	// is renewed: its time begins when it is asked for, whenever the answer comes.
+	Until time.Time
 }
 
 // TombstoneGrace is how long a tombstone outlives the absolute end of its
@@ -216,3 +219,7 @@ const (
 	TokenExpired    Reason = "token_expired"
 	Replaced        Reason = "replaced"
 )
+
+// Unproven is what a Watcher is told when the store has been silent for too long:
+// the session may be over or not. It ends no session.
+const Unproven Reason = "store_unavailable"

@@ -29,7 +29,7 @@ var ErrTooManyStreams error = &coded{"too_many_requests", "too many streams of o
 // stream, an event source.
 type Watcher struct {
 	// Ended is called once, when the session is over for whatever reason, in a
-	// goroutine of its own.
+	// goroutine of its own; with Unproven, if nobody has known for long whether it is.
 	Ended func(Reason)
 	// Refreshed and Expiring may be nil. They must not block, nor call stop.
 	// Expiring tells, once for each end that comes near, how far off it is.
@@ -194,13 +194,18 @@ func (ws *watches) ended(key Key, reason Reason) *Session {
 	e.timer.Stop()
 	delete(ws.of, key)
 	for _, w := range e.watchers {
-		go func() {
-			if w.over.CompareAndSwap(false, true) {
-				w.Ended(reason)
-			}
-		}()
+		w.tell(reason)
 	}
 	return e.s
+}
+
+// tell tells the end, unless it was told or nobody wants to know any more.
+func (w *watcher) tell(reason Reason) {
+	go func() {
+		if w.over.CompareAndSwap(false, true) {
+			w.Ended(reason)
+		}
+	}()
 }
 
 // refreshed tells the watchers of a session that it has new tokens.

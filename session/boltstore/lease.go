@@ -79,7 +79,7 @@ func (ls *leases) take(key session.Key, ttl time.Duration) (session.Lease, <-cha
 	h := &held{token: rand.Text(), until: time.Now().Add(ttl), freed: make(chan struct{})}
 	h.timer = time.AfterFunc(ttl, func() { ls.expire(key, h) })
 	ls.held[key] = h
-	return session.Lease{Key: key, Token: h.token}, nil
+	return session.Lease{Key: key, Token: h.token, Until: h.until}, nil
 }
 
 func (ls *leases) renew(l session.Lease, ttl time.Duration) bool {

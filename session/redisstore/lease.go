@@ -20,6 +20,7 @@ const (
 func (s *Store) Acquire(ctx context.Context, key session.Key, ttl time.Duration) (session.Lease, error) {
 	lease := session.Lease{Key: key, Token: rand.Text()}
 	for wait := firstPause; ; wait = min(2*wait, lastPause) {
+		lease.Until = time.Now().Add(ttl)
 		held, err := s.take(ctx, lease, ttl)
 		if err != nil {
 			return session.Lease{}, err

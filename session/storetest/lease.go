@@ -56,6 +56,22 @@ var leaseRows = []row{
 		wantHeld(t, s, key)
 		acquire(t, s, random[session.Key](), long)
 	}},
+	// However long the answer took: the store's time began before it.
+	{"a lease tells a time until which it lasts for certain", func(t *testing.T, s session.Store) {
+		key := random[session.Key]()
+		first := acquire(t, s, key, 10*brief)
+		if left := time.Until(first.Until); left <= 0 || left > 10*brief {
+			t.Errorf("Until is in %v, want up to %v", left, 10*brief)
+		}
+		second := acquire(t, s, key, long)
+		granted := second.Until.Add(-long)
+		if granted.After(time.Now()) {
+			t.Errorf("Until is %v after the lease was granted, want %v", time.Until(second.Until), long)
+		}
+		if granted.Add(brief).Before(first.Until) {
+			t.Errorf("the second lease was granted %v before the first was over", first.Until.Sub(granted))
+		}
+	}},
 	{"no session is needed and an ended one is no obstacle", func(t *testing.T, s session.Store) {
 		acquire(t, s, random[session.Key](), long)
 		key := create(t, s, record())
