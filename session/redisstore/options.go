@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
 	"syscall"
@@ -38,6 +39,15 @@ type Options struct {
 	// Timeout bounds each call's waiting for the server; default 2 s. Waiting for a
 	// lease goes on beyond.
 	Timeout time.Duration
+	// Liveness is how long what was read may be believed without news of the server;
+	// default 1 s.
+	Liveness time.Duration
+	// Grace is how much longer it is believed; default 0.
+	Grace time.Duration
+	// WaitReplicas is how many replicas of the server have to have a write before it
+	// is done; default 0.
+	WaitReplicas int
+	Log          *slog.Logger // default: nothing is logged
 }
 
 // Sentinel tells how to find the server by Sentinels.
@@ -49,8 +59,9 @@ type Sentinel struct {
 }
 
 const (
-	defaultPrefix  = "sessiongate:"
-	defaultTimeout = 2 * time.Second
+	defaultPrefix   = "sessiongate:"
+	defaultTimeout  = 2 * time.Second
+	defaultLiveness = time.Second
 
 	// topologyRefresh finds a master that was promoted while nobody told us.
 	topologyRefresh = 5 * time.Second
@@ -67,6 +78,12 @@ func (o *Options) complete() error {
 	}
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout
+	}
+	if o.Liveness == 0 {
+		o.Liveness = defaultLiveness
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	errs := []error{o.checkAddresses()}
 	if o.Cluster && o.Sentinel.Master != "" {
