@@ -79,14 +79,16 @@ func (e *Endpoints) endFor(ctx context.Context, token *logoutToken) (int, error)
 		Reason: session.BackChannel,
 		// iat counts whole seconds: what began in the same one may have been meant.
 		BeganBefore: issued.Truncate(time.Second).Add(time.Second),
-		// Section 2.7: these are for when the user is not there.
-		KeepTokens: slices.Contains(e.client.cfg.Scopes, "offline_access"),
 	}
 	if token.sid != "" {
 		return e.app.EndSID(ctx, token.sid, logout)
 	}
 	return e.app.EndSubject(ctx, token.subject, logout)
 }
+
+// KeepTokens tells whether a back-channel logout leaves refresh tokens to run out:
+// those of offline_access are for when the user is not there (section 2.7).
+func (c *Client) KeepTokens() bool { return slices.Contains(c.cfg.Scopes, "offline_access") }
 
 // logoutFailure is the body of a 400 (section 2.8).
 type logoutFailure struct {

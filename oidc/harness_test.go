@@ -140,6 +140,7 @@ func (g *gateway) newApp(set setup) *session.App {
 	app, err := g.manager.NewApp(session.AppConfig{
 		Origin: set.Origin, Issuer: set.Issuer, ClientID: set.ClientID, Refresher: g.client,
 		RefreshAhead: time.Minute, TokenTimeout: 2 * time.Second, Cookie: session.CookieConfig{SameSite: set.SameSite},
+		KeepTokens: g.client.KeepTokens(),
 	})
 	if err != nil {
 		g.t.Fatal(err)

@@ -18,6 +18,8 @@ type AppConfig struct {
 	RefreshAhead time.Duration
 	// TokenTimeout is the deadline of one call of the Refresher.
 	TokenTimeout time.Duration
+	// KeepTokens: a back-channel logout leaves tokens to run out.
+	KeepTokens bool
 	// MaxPerUser is how many sessions a user may have; a login beyond ends the
 	// oldest. 0: any number.
 	MaxPerUser int
@@ -282,7 +284,7 @@ func (a *App) endNow(ctx context.Context, key Key, reason Reason) error {
 	defer cancel()
 	_, err := a.m.store.End(ctx, key, reason, Condition{})
 	if err == nil {
-		a.m.over(a.cfg.Origin, Ending{key, a.binding, reason}, false)
+		a.m.over(a, Ending{key, a.binding, reason})
 		return nil
 	}
 	err = a.m.absent(key, err)

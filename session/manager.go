@@ -43,6 +43,8 @@ type Manager struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 	stop   chan struct{} // closed by Close: housekeeping ends
+	// elsewhere are sessions that were open here when others changed them.
+	elsewhere chan *Session
 
 	mu      sync.Mutex // guards what follows
 	flights map[Key]*flight
@@ -74,6 +76,7 @@ func NewManager(c Config) (*Manager, error) {
 		log: c.Log, metrics: newMetrics(c.Registerer, c.Store),
 		cache: newCache(c.CacheSize), touches: touches{last: map[Key]int64{}},
 		watches: watches{of: map[Key]*watched{}}, stop: make(chan struct{}), flights: map[Key]*flight{},
+		elsewhere: make(chan *Session, maxElsewhere),
 	}
 	m.store = &measured{c.Store, m.metrics}
 	m.shared, _ = c.Store.(Shared)
@@ -81,6 +84,8 @@ func NewManager(c Config) (*Manager, error) {
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	if m.shared != nil {
 		m.shared.Follow(follower{m})
+		m.work.Add(1)
+		go m.lookElsewhere()
 	}
 	m.work.Add(1)
 	go m.housekeeping()
@@ -104,7 +109,7 @@ func (m *Manager) Retire(ctx context.Context, a *App) error {
 	// The reload that removed the app may have replaced all keys, too.
 	for _, mac := range append(set.keys.MACs("tag", parts...), set.former.MACs("tag", parts...)...) {
 		endings, err := m.store.EndTagged(ctx, Tag(mac), Revoked, Scope{})
-		m.endings(endings, false)
+		m.endings(endings)
 		if err != nil {
 			a.doubt("app", a.cfg.Origin)
 			return unknown(err)
@@ -176,48 +181,62 @@ func (m *Manager) sweep(now time.Time) {
 	endings, err := m.store.Sweep(m.ctx, Limits{
 		Now: now, Idle: set.idle + set.idle/useFraction + touchInterval, Lifetime: set.lifetime,
 	})
-	m.endings(endings, false)
+	m.endings(endings)
 	if err != nil && m.ctx.Err() == nil {
 		m.log.Error("sweep failed, the store may grow", "event", "sweep_failed", "error", err)
 	}
 }
 
 // endings spreads the word of sessions that a store ended.
-func (m *Manager) endings(endings []Ending, keepTokens bool) {
+func (m *Manager) endings(endings []Ending) {
 	for _, e := range endings {
-		m.over(m.origin(e.Binding), e, keepTokens)
+		m.over(m.appOf(e.Binding), e)
 	}
 }
 
-// origin names the app of a binding for logs and metrics.
-func (m *Manager) origin(binding [32]byte) string {
-	name := "unknown"
+// appOf finds the app of a binding, nil if none is in force.
+func (m *Manager) appOf(binding [32]byte) (app *App) {
 	m.apps.Range(func(_, v any) bool {
-		a := v.(*App)
-		if a.binding == binding {
-			name = a.cfg.Origin
+		if a := v.(*App); a.binding == binding {
+			app = a
 		}
-		return a.binding != binding
+		return app == nil
 	})
-	return name
+	return app
 }
 
 // over forgets a session that ended in the store without its cookie. Its tokens
 // can be revoked only if it is open in memory; else they were destroyed with the
-// record, and count as unrevoked. Those of a replaced session are just dropped.
-func (m *Manager) over(origin string, e Ending, keepTokens bool) {
+// record, and count as unrevoked.
+func (m *Manager) over(a *App, e Ending) {
+	origin := "unknown"
+	if a != nil {
+		origin = a.cfg.Origin
+	}
 	m.ended(origin, e.Key, e.Reason)
 	s := m.cache.drop(e.Key, &Ended{e.Reason})
 	if watched := m.watches.ended(e.Key, e.Reason); s == nil {
 		s = watched // evicted, or put out of the cache by a reload
 	}
 	switch {
-	case keepTokens, e.Reason == Replaced:
-	case s == nil:
+	case s != nil:
+		m.revokeEnded(s, e.Reason)
+	case a == nil || a.revokes(e.Reason):
 		m.metrics.unrevoked.Inc()
-	default:
+	}
+}
+
+// revokeEnded gives the tokens back of a session that ended without its cookie.
+func (m *Manager) revokeEnded(s *Session, reason Reason) {
+	if s.app.revokes(reason) {
 		m.revoke(s.app, &s.tokens.Load().Data)
 	}
+}
+
+// revokes tells whether sessions that end so have tokens to revoke. Those of a
+// replaced one are just dropped.
+func (a *App) revokes(reason Reason) bool {
+	return reason != Replaced && (reason != BackChannel || !a.cfg.KeepTokens)
 }
 
 // ended counts and logs an end, once.

@@ -12,8 +12,6 @@ type RemoteLogout struct {
 	// login that began before and is still under way will not start a session: this
 	// is stored, so whoever sets it has verified who asks.
 	BeganBefore time.Time
-	// KeepTokens leaves refresh tokens to run out.
-	KeepTokens bool
 }
 
 // markLife is longer than any login can be under way.
@@ -46,7 +44,7 @@ func (a *App) endRemotely(ctx context.Context, kind, value string, l RemoteLogou
 	n := 0
 	for _, tag := range tags {
 		endings, err := a.m.store.EndTagged(ctx, tag, l.Reason, Scope{BeganBefore: l.BeganBefore})
-		a.m.endings(endings, l.KeepTokens)
+		a.m.endings(endings)
 		n += len(endings)
 		if err != nil {
 			a.doubt(kind, value)

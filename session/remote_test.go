@@ -278,12 +278,12 @@ func TestTokensOfARemoteLogout(t *testing.T) {
 	for _, keep := range []bool{false, true} {
 		t.Run(fmt.Sprintf("kept %v", keep), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(t, inMemory)
+				b := newBench(t, inMemory, func(b *bench) { b.app.KeepTokens = keep })
 				b.login()
 				b.forget() // it is not in memory any more
 				var open string
 				b.login(func(l *session.Login) { open = l.Token.RefreshToken })
-				if n, err := b.EndSubject(t.Context(), "ada", session.RemoteLogout{Reason: session.BackChannel, KeepTokens: keep}); n != 2 || err != nil {
+				if n, err := b.EndSubject(t.Context(), "ada", session.RemoteLogout{Reason: session.BackChannel}); n != 2 || err != nil {
 					t.Errorf("EndSubject = %d, %v, want 2", n, err)
 				}
 				synctest.Wait()

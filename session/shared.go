@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"math/rand/v2"
 	"time"
 )
@@ -44,13 +45,51 @@ const streamPatience = 30 * time.Second
 type follower struct{ m *Manager }
 
 func (f follower) Changed(key Key) {
-	f.m.cache.drop(key, nil)
+	s := f.m.cache.drop(key, nil)
 	f.m.watches.changed(key)
+	if s == nil || f.m.refreshing(key) {
+		return // nothing to revoke, or our own writing
+	}
+	select {
+	case f.m.elsewhere <- s:
+	default: // so many at once that the store has more to do
+	}
 }
 
 func (f follower) Doubt() {
 	f.m.cache.flush()
 	f.m.watches.doubtAll()
+}
+
+// maxElsewhere bounds the sessions that wait to be looked at.
+const maxElsewhere = 4096
+
+// lookElsewhere gives back the tokens of sessions that others ended without their
+// cookie: whoever has one open in memory is the only one who can.
+func (m *Manager) lookElsewhere() {
+	defer m.work.Done()
+	for {
+		select {
+		case <-m.stop:
+			return
+		case s := <-m.elsewhere:
+			_, err := m.store.Load(m.ctx, s.key)
+			var end *Ended
+			if errors.As(err, &end) && end.Reason.withoutCookie() {
+				m.revokeEnded(s, end.Reason)
+			}
+		}
+	}
+}
+
+// withoutCookie tells whether a session may have ended so without its cookie at
+// hand. To revoke a token twice does no harm (RFC 7009, section 2.2).
+func (r Reason) withoutCookie() bool {
+	switch r {
+	case Logout, RefreshRejected, TokenExpired:
+		return false
+	}
+	return true
 }
 
 // trusts tells whether a session in memory is as it is in the store.

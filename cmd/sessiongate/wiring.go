@@ -96,7 +96,8 @@ func sessionConfig(cfg *config.Config, app config.App, client *oidc.Client) sess
 	return session.AppConfig{
 		Origin: app.Origin, Issuer: app.OIDC.Issuer, ClientID: app.OIDC.ClientID,
 		Refresher: client, RefreshAhead: app.OIDC.RefreshAhead, TokenTimeout: app.OIDC.Timeout, MaxPerUser: cfg.Session.MaxPerUser,
-		Cookie: session.CookieConfig{Name: cfg.Session.Cookie.Name, SameSite: sameSite, Persistent: cfg.Session.Cookie.Persistent},
+		KeepTokens: client.KeepTokens(),
+		Cookie:     session.CookieConfig{Name: cfg.Session.Cookie.Name, SameSite: sameSite, Persistent: cfg.Session.Cookie.Persistent},
 	}
 }
 
