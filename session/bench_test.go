@@ -1,6 +1,8 @@
 package session_test
 
 import (
+	"runtime"
+	"strings"
 	"testing"
 
 	"sessiongate/session"
@@ -50,4 +52,24 @@ func BenchmarkLogin(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkBytesInMemory tells how much of a gateway's memory an opened session
+// takes, with tokens of 2 KB.
+func BenchmarkBytesInMemory(b *testing.B) {
+	bench := newBench(b, func(b *bench) { b.config.CacheSize = 1 << 20 })
+	token := strings.Repeat("x", 2000)
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before, n := heap(), 0
+	for b.Loop() {
+		bench.login(func(l *session.Login) { l.Token.AccessToken = token + l.Token.AccessToken })
+		n++
+	}
+	b.ReportMetric(float64(heap()-before)/float64(n), "B/session")
+	runtime.KeepAlive(bench)
 }

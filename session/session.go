@@ -67,10 +67,13 @@ func (s *Session) LogValue() slog.Value { return slog.StringValue(s.LogID()) }
 // before expiry from which a refresh begins; of a token with a short life it is
 // at most a fifth.
 func (a *App) open(d *Data, version uint64, sessionEnd time.Time) *opened {
+	const scheme = "Bearer "
+	header := scheme + d.AccessToken
 	o := &opened{
 		Data: *d, version: version,
-		access: &AccessToken{Header: []string{"Bearer " + d.AccessToken}, generation: d.Generation},
+		access: &AccessToken{Header: []string{header}, generation: d.Generation},
 	}
+	o.AccessToken = header[len(scheme):] // the same memory: tokens are most of a session
 	if d.Unverified != "" {
 		return o // of no use before it is verified: expired since 1970
 	}
