@@ -1,10 +1,12 @@
 package gatewaytest
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -36,6 +38,25 @@ func (w *World) NewBrowser() *Browser {
 		Transport: &http.Transport{DisableKeepAlives: true},
 	}}
 }
+
+// Via returns the same browser, whose requests to the app go to one gateway and
+// pass no balancer.
+func (b *Browser) Via(g *Gateway) *Browser {
+	client := *b.client
+	client.Transport = &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			if address == b.origin.Host {
+				address = g.Listen()
+			}
+			return new(net.Dialer).DialContext(ctx, network, address)
+		},
+	}
+	return &Browser{b.origin, &client}
+}
+
+// Client is what the browser sends by, for what it has no method for.
+func (b *Browser) Client() *http.Client { return b.client }
 
 // Answer is what came back.
 type Answer struct {

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"maps"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -58,13 +60,15 @@ var consult = sync.OnceValue(func() error {
 // Gateway is an installation of the gateway: binary, configuration and store.
 // Its process comes and goes.
 type Gateway struct {
-	t      testing.TB
-	binary string
+	Process
 	config string
+	listen string
 	admin  string
-	cmd    *exec.Cmd
 	log    log
 }
+
+// sessionKey is the same for all gateways, as it has to be for replicas.
+const sessionKey = "YSBzZXNzaW9uIGtleSBmb3IgdGVzdHMgb25seSwgMzIgYnl0ZXMgYW5kIG1vcmU="
 
 // Install writes a configuration: the given keys, completed by what most tests
 // want. Nothing runs yet.
@@ -74,7 +78,14 @@ func Install(t testing.TB, binary string, config map[string]any) *Gateway {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	g := &Gateway{t: t, binary: binary, config: filepath.Join(dir, "sessiongate.yaml"), admin: FreeAddress(t)}
+	g := &Gateway{config: filepath.Join(dir, "sessiongate.yaml"), admin: FreeAddress(t)}
+	g.listen, _ = config["listen"].(string)
+	g.Process = newProcess(t, "sessiongate", func() *exec.Cmd {
+		cmd := exec.Command(binary, "serve", "-config", g.config)
+		cmd.Stdout, cmd.Stderr = &g.log, &g.log
+		return cmd
+	})
+	config = maps.Clone(config)
 	for key, value := range map[string]any{
 		"admin":            map[string]any{"listen": g.admin},
 		"log":              map[string]any{"level": "debug"},
@@ -82,7 +93,7 @@ func Install(t testing.TB, binary string, config map[string]any) *Gateway {
 		"shutdown_timeout": "5s",
 		"limits":           map[string]any{"login_per_minute": 0},
 		"session": map[string]any{
-			"keys":  []string{"YSBzZXNzaW9uIGtleSBmb3IgdGVzdHMgb25seSwgMzIgYnl0ZXMgYW5kIG1vcmU="},
+			"keys":  []string{sessionKey},
 			"store": map[string]any{"bbolt": map[string]any{"path": filepath.Join(dir, "sessions.db")}},
 		},
 	} {
@@ -98,7 +109,8 @@ func Install(t testing.TB, binary string, config map[string]any) *Gateway {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if g.cmd != nil {
+		if g.Running() {
+			g.Resume()
 			g.Stop()
 		}
 		if t.Failed() {
@@ -111,51 +123,55 @@ func Install(t testing.TB, binary string, config map[string]any) *Gateway {
 // Start runs the gateway and waits until it is ready.
 func (g *Gateway) Start() {
 	g.t.Helper()
-	cmd := exec.Command(g.binary, "serve", "-config", g.config)
-	cmd.Stdout, cmd.Stderr = &g.log, &g.log
-	cmd.WaitDelay = 5 * time.Second
-	if err := cmd.Start(); err != nil {
-		g.t.Fatal(err)
-	}
-	g.cmd = cmd
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		res, err := http.Get("http://" + g.admin + "/readyz")
-		if err == nil {
-			res.Body.Close()
-			if res.StatusCode == http.StatusOK {
-				return
-			}
+	g.Launch()
+	g.AwaitReady()
+}
+
+// Launch runs the gateway, ready or not.
+func (g *Gateway) Launch() {
+	g.t.Helper()
+	g.launch()
+}
+
+// AwaitReady waits until the gateway is ready.
+func (g *Gateway) AwaitReady() {
+	g.t.Helper()
+	for end := time.Now().Add(stopPatience); ; time.Sleep(10 * time.Millisecond) {
+		if g.Ready() {
+			return
 		}
 		if time.Now().After(end) {
-			g.t.Fatalf("sessiongate is not ready: %v", err)
+			g.t.Fatal("sessiongate is not ready")
 		}
 	}
 }
 
-// Kill ends the gateway at once, as a power cut does.
-func (g *Gateway) Kill() {
+// asking is for readiness, which a gateway that stands still does not tell.
+var asking = &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+
+// Ready asks whether the gateway is ready.
+func (g *Gateway) Ready() bool {
+	res, err := asking.Get("http://" + g.admin + "/readyz")
+	if err != nil {
+		return false
+	}
+	res.Body.Close()
+	return res.StatusCode == http.StatusOK
+}
+
+// Reload has the gateway read its configuration again.
+func (g *Gateway) Reload() {
 	g.t.Helper()
-	if err := g.cmd.Process.Kill(); err != nil {
+	if _, err := g.signal(syscall.SIGHUP, false); err != nil {
 		g.t.Fatal(err)
 	}
-	g.cmd.Wait() // its error is the signal
-	g.cmd = nil
 }
 
-// Stop asks the gateway to end, and fails the test if it does not end well.
-func (g *Gateway) Stop() {
-	g.t.Helper()
-	kill := time.AfterFunc(20*time.Second, func() { g.cmd.Process.Kill() })
-	defer kill.Stop()
-	g.cmd.Process.Signal(syscall.SIGTERM)
-	if err := g.cmd.Wait(); err != nil {
-		g.t.Errorf("sessiongate: %v", err)
-	}
-	g.cmd = nil
-}
+// Config is the configuration file.
+func (g *Gateway) Config() string { return g.config }
 
-// PID is the process id of the gateway that runs.
-func (g *Gateway) PID() int { return g.cmd.Process.Pid }
+// Listen is the address that it serves at.
+func (g *Gateway) Listen() string { return g.listen }
 
 // Admin is the address of the admin listener.
 func (g *Gateway) Admin() string { return g.admin }
@@ -164,6 +180,19 @@ func (g *Gateway) Admin() string { return g.admin }
 // the installation.
 func (g *Gateway) Events(name string) int {
 	return g.log.count(name)
+}
+
+// Logged returns the log's objects with that audit event, of every process since
+// the installation.
+func (g *Gateway) Logged(event string) []map[string]any {
+	var all []map[string]any
+	for line := range bytes.Lines(g.log.tail(math.MaxInt)) {
+		var object map[string]any
+		if json.Unmarshal(line, &object) == nil && object["event"] == event {
+			all = append(all, object)
+		}
+	}
+	return all
 }
 
 // log is what the gateway wrote, read while it writes.

@@ -14,11 +14,14 @@ import (
 	"sessiongate/internal/devprovider"
 )
 
-// World is a gateway between a provider that can misbehave and an API. The
-// gateway is installed and not started.
+// World is a gateway between a provider that can misbehave and an API, or several
+// behind a balancer. The gateways are installed and not started.
 type World struct {
 	Provider *devprovider.Provider
-	Gateway  *Gateway
+	Gateway  *Gateway   // the first
+	Gateways []*Gateway // all of them
+	Balancer *Balancer  // nil with one gateway
+	Relay    *Relay     // nil unless asked for
 	Origin   string
 	Issuer   string
 
@@ -33,6 +36,12 @@ type Options struct {
 	OIDC     map[string]any // more keys of the app's oidc section
 	Config   map[string]any // more keys of the configuration; with tls the app is https
 	Routes   []any          // more routes of the app
+
+	Store    map[string]any // session.store; nil: a bbolt file of the gateway's own
+	Gateways int            // so many with one configuration, behind a balancer; 0: one without
+	Relay    bool           // the provider is reached through a process of its own
+	// Client, if set, changes how the provider knows the app.
+	Client func(*devprovider.Client)
 }
 
 // providerKey is shared by all providers: making one takes longer than a test.
@@ -67,7 +76,6 @@ func NewWorld(t testing.TB, binary string, o Options) *World {
 		settings[key] = value
 	}
 	config := map[string]any{
-		"listen": listen,
 		"apps": []any{map[string]any{
 			"origin": w.Origin,
 			"oidc":   settings,
@@ -75,8 +83,46 @@ func NewWorld(t testing.TB, binary string, o Options) *World {
 		}},
 	}
 	maps.Copy(config, o.Config)
-	w.Gateway = Install(t, binary, config)
+	if o.Store != nil {
+		config["session"] = withStore(config["session"], o.Store)
+	}
+	if o.Gateways < 2 {
+		config["listen"] = listen
+		w.Gateways = []*Gateway{Install(t, binary, config)}
+	} else {
+		for range o.Gateways {
+			config["listen"] = FreeAddress(t)
+			w.Gateways = append(w.Gateways, Install(t, binary, config))
+		}
+		w.Balancer = newBalancer(t, listen, w.Gateways)
+	}
+	w.Gateway = w.Gateways[0]
 	return w
+}
+
+// withStore is the section session of a configuration, in which tests may have
+// other keys already.
+func withStore(section any, store map[string]any) map[string]any {
+	session := map[string]any{"keys": []string{sessionKey}}
+	if given, ok := section.(map[string]any); ok {
+		maps.Copy(session, given)
+	}
+	session["store"] = store
+	return session
+}
+
+// Start starts all gateways and waits until they are ready, and until the balancer
+// knows.
+func (w *World) Start() {
+	for _, g := range w.Gateways {
+		g.Launch()
+	}
+	for _, g := range w.Gateways {
+		g.AwaitReady()
+	}
+	if w.Balancer != nil {
+		w.Balancer.AwaitReady(len(w.Gateways))
+	}
 }
 
 func (w *World) newProvider(t testing.TB, o Options) {
@@ -87,14 +133,22 @@ func (w *World) newProvider(t testing.TB, o Options) {
 	}
 	w.address = FreeAddress(t)
 	w.Issuer = "http://" + w.address
+	if o.Relay {
+		w.Relay = newRelay(t, w.address)
+		w.Issuer = "http://" + w.Relay.Address()
+	}
+	client := devprovider.Client{
+		ID:                     clientID,
+		Secret:                 clientSecret,
+		RedirectURIs:           []string{w.Origin + "/bff/callback"},
+		PostLogoutRedirectURIs: []string{w.Origin + "/bff/logout/callback"},
+	}
+	if o.Client != nil {
+		o.Client(&client)
+	}
 	w.Provider, err = devprovider.New(devprovider.Config{
-		Issuer: w.Issuer,
-		Clients: []devprovider.Client{{
-			ID:                     clientID,
-			Secret:                 clientSecret,
-			RedirectURIs:           []string{w.Origin + "/bff/callback"},
-			PostLogoutRedirectURIs: []string{w.Origin + "/bff/logout/callback"},
-		}},
+		Issuer:         w.Issuer,
+		Clients:        []devprovider.Client{client},
 		Users:          o.Users,
 		AccessTokenTTL: o.TokenTTL,
 		Key:            key,
