@@ -17,18 +17,29 @@ import (
 type api struct {
 	provider *devprovider.Provider
 
-	mu     sync.Mutex           // guards the rest
-	minted map[string]time.Time // expiries of access tokens
-	read   int                  // so many of the provider's tokens are in minted
+	mu     sync.Mutex        // guards the rest
+	minted map[string]access // by token
+	read   int               // so many of the provider's tokens are in minted
 }
+
+// access is an access token of the provider's.
+type access struct {
+	expiry time.Time
+	grant  string
+}
+
+// Grant is the header by which the API tells which grant a request's token was of.
+const Grant = "X-Grant"
 
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !a.takes(token) {
+	grant, good := a.takes(token)
+	if !good {
 		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 		http.Error(w, "token invalid", http.StatusUnauthorized)
 		return
 	}
+	w.Header().Set(Grant, grant)
 	io.WriteString(w, "token valid")
 }
 
@@ -37,16 +48,17 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // minted, late in a second.
 const leeway = time.Second
 
-// takes tells whether the provider minted a token that is still good.
-func (a *api) takes(token string) bool {
+// takes tells whether the provider minted a token that is still good, and for which
+// grant.
+func (a *api) takes(token string) (grant string, good bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	expiry, known := a.minted[token]
+	t, known := a.minted[token]
 	if !known {
 		a.learn()
-		expiry, known = a.minted[token]
+		t, known = a.minted[token]
 	}
-	return known && time.Now().Before(expiry.Add(leeway))
+	return t.grant, known && time.Now().Before(t.expiry.Add(leeway))
 }
 
 // learn asks the provider for what it minted so far. The caller holds mu.
@@ -54,7 +66,7 @@ func (a *api) learn() {
 	tokens := a.provider.Tokens()
 	for _, t := range tokens[a.read:] {
 		if t.Kind == "access" {
-			a.minted[t.Value] = expiry(t.Value)
+			a.minted[t.Value] = access{expiry(t.Value), t.Family}
 		}
 	}
 	a.read = len(tokens)

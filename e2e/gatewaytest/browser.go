@@ -122,6 +122,11 @@ func (b *Browser) do(method, to string, header http.Header) (*Answer, error) {
 		return nil, err
 	}
 	defer res.Body.Close()
+	return read(res)
+}
+
+// read reads an answer to its end.
+func read(res *http.Response) (*Answer, error) {
 	body, err := io.ReadAll(res.Body)
 	if err != nil {
 		return nil, err
@@ -133,6 +138,15 @@ func (b *Browser) do(method, to string, header http.Header) (*Answer, error) {
 		}
 	}
 	return a, nil
+}
+
+// ReadHead reads an answer, but leaves the body of a good one to be read: a
+// stream's.
+func ReadHead(res *http.Response) (*Answer, error) {
+	if res.StatusCode == http.StatusOK {
+		return &Answer{Status: res.StatusCode, Header: res.Header}, nil
+	}
+	return read(res)
 }
 
 // Authorize begins a login and does at the provider what a person does there. It

@@ -186,7 +186,7 @@ func (g *Gateway) Events(name string) int {
 // the installation.
 func (g *Gateway) Logged(event string) []map[string]any {
 	var all []map[string]any
-	for line := range bytes.Lines(g.log.tail(math.MaxInt)) {
+	for line := range bytes.Lines(g.Log()) {
 		var object map[string]any
 		if json.Unmarshal(line, &object) == nil && object["event"] == event {
 			all = append(all, object)
@@ -194,6 +194,9 @@ func (g *Gateway) Logged(event string) []map[string]any {
 	}
 	return all
 }
+
+// Log is all that the gateway wrote since the installation.
+func (g *Gateway) Log() []byte { return g.log.tail(math.MaxInt) }
 
 // log is what the gateway wrote, read while it writes.
 type log struct {

@@ -64,7 +64,7 @@ func NewWorld(t testing.TB, binary string, o Options) *World {
 		w.Origin = "https://localhost:" + port
 	}
 	w.newProvider(t, o)
-	api := httptest.NewServer(&api{provider: w.Provider, minted: map[string]time.Time{}})
+	api := httptest.NewServer(&api{provider: w.Provider, minted: map[string]access{}})
 	t.Cleanup(api.Close)
 
 	settings := map[string]any{
