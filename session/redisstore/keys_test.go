@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -14,8 +13,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/redis/rueidis"
 
 	"sessiongate/session"
 )
@@ -340,17 +337,7 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// counting counts how often something is sent on the connections of a client.
-func counting(o *rueidis.ClientOption) *atomic.Int64 {
-	var n atomic.Int64
-	dial := o.DialCtxFn
-	o.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, config *tls.Config) (net.Conn, error) {
-		conn, err := dial(ctx, addr, d, config)
-		return &countedConn{conn, &n}, err
-	}
-	return &n
-}
-
+// countedConn counts how often something is sent.
 type countedConn struct {
 	net.Conn
 	writes *atomic.Int64
@@ -367,12 +354,12 @@ func TestRoundTrips(t *testing.T) {
 		"Create": 1, "Load": 1, "Replace": 1, "End": 1, "EndTagged": 1, "Mark": 1, "Tagged": 1, "Touch": 1,
 		"Once": 1, "Once ran out": 1, "Acquire": 1, "Renew": 1, "Release": 1, "Sweep": 1, "Count": 1, "Ping": 1, "ClockSkew": 1,
 	}
-	s, err := Open(Options{Addresses: []string{shared.addr()}, Prefix: rand.Text(), Timeout: patient})
-	if err != nil {
-		t.Fatal(err)
-	}
-	writes := counting(&s.link.options)
-	t.Cleanup(func() { s.Close() })
+	var writes atomic.Int64
+	s := openWith(t, Options{
+		Addresses: []string{shared.addr()}, Prefix: rand.Text(), Timeout: patient,
+		Liveness: time.Hour, // it asks for no proofs
+		wrap:     func(conn net.Conn) net.Conn { return &countedConn{conn, &writes} },
+	})
 	for name := range want {
 		most := int64(1 << 30)
 		for range 5 { // the client asks for a sign of life now and then

@@ -59,7 +59,7 @@ func (s *Store) take(ctx context.Context, l session.Lease, ttl time.Duration) (t
 		case <-ctx.Done():
 		}
 		if useless && a.held == 0 {
-			s.exchange(context.WithoutCancel(ctx), "release", []command{s.release(l)})
+			s.exchange(context.WithoutCancel(ctx), "release", s.plain([]command{s.release(l)}))
 		}
 	}()
 	select {
@@ -72,7 +72,7 @@ func (s *Store) take(ctx context.Context, l session.Lease, ttl time.Duration) (t
 
 func (s *Store) attempt(ctx context.Context, l session.Lease, ttl time.Duration) attempt {
 	cmd := acquireScript.call([]string{s.layout.of(l.Key).lease(l.Key)}, l.Token, millis(ttl))
-	answers, err := s.exchange(ctx, "acquire", []command{cmd})
+	answers, err := s.exchange(ctx, "acquire", s.plain([]command{cmd}))
 	if err != nil {
 		return attempt{err: err}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -114,13 +115,13 @@ func (s *Store) ask(ctx context.Context, op string, cmds []command) ([]rueidis.R
 		return nil, err
 	}
 	defer s.mu.RUnlock()
-	return s.exchange(ctx, op, cmds)
+	return s.exchange(ctx, op, s.plain(cmds))
 }
 
-// exchange is ask for a call that was admitted. It returns when ctx ends or the
-// time-out is over, whatever becomes of the commands: rueidis itself waits longer
-// than that for a connection, and for a place in its queue.
-func (s *Store) exchange(ctx context.Context, op string, cmds []command) ([]rueidis.RedisResult, error) {
+// exchange lets work ask the servers, for a call that was admitted. It returns when
+// ctx ends or the time-out is over, whatever becomes of the commands: rueidis itself
+// waits longer than that for a connection, and for a place in its queue.
+func (s *Store) exchange(ctx context.Context, op string, work work) ([]rueidis.RedisResult, error) {
 	// Some nodes of a Cluster may have answered when the time-out is over: what they
 	// said is waited for a little.
 	hard, cancel := context.WithTimeout(ctx, s.opts.Timeout+s.opts.Timeout/4)
@@ -135,7 +136,10 @@ func (s *Store) exchange(ctx context.Context, op string, cmds []command) ([]ruei
 	go func() {
 		defer s.calls.Done()
 		defer func() { <-s.room }()
-		done <- s.send(context.WithoutCancel(ctx), cmds)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opts.Timeout)
+		defer cancel()
+		answers, err := work(ctx)
+		done <- outcome{answers, ours(err)}
 	}()
 	select {
 	case out := <-done:
@@ -157,20 +161,32 @@ func over(ctx context.Context) error {
 	return errSilent
 }
 
+// ours is an error of a context that the time-out ended, and not the caller.
+func ours(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return errSilent
+	}
+	return err
+}
+
+// work asks the servers.
+type work func(ctx context.Context) ([]rueidis.RedisResult, error)
+
 // outcome is what became of commands.
 type outcome struct {
 	answers []rueidis.RedisResult
 	err     error
 }
 
-func (s *Store) send(ctx context.Context, cmds []command) outcome {
-	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
-	defer cancel()
-	client, err := s.link.get()
-	if err != nil {
-		return outcome{err: err}
+// plain is the work of sending commands.
+func (s *Store) plain(cmds []command) work {
+	return func(ctx context.Context) ([]rueidis.RedisResult, error) {
+		client, err := s.link.get()
+		if err != nil {
+			return nil, err
+		}
+		return send(ctx, client, cmds), nil
 	}
-	return outcome{answers: send(ctx, client, cmds)}
 }
 
 // send sends the commands, and again those that were not done: scripts that a
@@ -189,8 +205,8 @@ func send(ctx context.Context, client rueidis.Client, cmds []command) []rueidis.
 		var again []int
 		var moving bool
 		for i, answer := range do(ctx, client, built) {
-			if errors.Is(answer.NonRedisError(), context.DeadlineExceeded) {
-				answer = rueidis.NewErrorResult(errSilent) // it is ours, and not the caller's
+			if err := answer.NonRedisError(); err != nil {
+				answer = rueidis.NewErrorResult(ours(err))
 			}
 			answers[todo[i]] = answer
 			if said, ok := rueidis.IsRedisErr(answer.Error()); ok && (said.IsTryAgain() || said.IsNoScript() && !whole) {
@@ -247,10 +263,27 @@ func (s *Store) read(ctx context.Context, op string, cmds []command) ([]rueidis.
 }
 
 func broken(answers []rueidis.RedisResult) bool {
-	for _, a := range answers {
-		if err := a.NonRedisError(); err != nil && !errors.Is(err, errSilent) {
-			return true
-		}
+	return slices.ContainsFunc(answers, func(a rueidis.RedisResult) bool { return isBroken(a.NonRedisError()) })
+}
+
+// isBroken tells an error of the connection.
+func isBroken(err error) bool {
+	_, said := rueidis.IsRedisErr(err)
+	return err != nil && !said && !errors.Is(err, errSilent)
+}
+
+// readTracked reads a key so that its next change is told (following.read), and
+// once more where the connection broke.
+func (s *Store) readTracked(ctx context.Context, op string, n int, name string, before ...command) ([]rueidis.RedisResult, error) {
+	if err := s.enter(ctx); err != nil {
+		return nil, err
 	}
-	return false
+	defer s.mu.RUnlock()
+	return s.exchange(ctx, op, func(ctx context.Context) ([]rueidis.RedisResult, error) {
+		answers, err := s.following.read(ctx, n, name, before...)
+		if !isBroken(err) || !pause(ctx, repeat) {
+			return answers, err
+		}
+		return s.following.read(ctx, n, name, before...)
+	})
 }

@@ -48,6 +48,9 @@ type Options struct {
 	// is done; default 0.
 	WaitReplicas int
 	Log          *slog.Logger // default: nothing is logged
+
+	clock func() time.Time             // of tests: this process' clock
+	wrap  func(conn net.Conn) net.Conn // of tests: around each connection
 }
 
 // Sentinel tells how to find the server by Sentinels.
@@ -86,6 +89,12 @@ func (o *Options) complete() error {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	errs := []error{o.checkAddresses()}
+	if o.Liveness < 0 || o.Grace < 0 {
+		errs = append(errs, fmt.Errorf("liveness %v, grace %v: neither can be below 0", o.Liveness, o.Grace))
+	}
+	if o.WaitReplicas < 0 {
+		errs = append(errs, fmt.Errorf("%d replicas to wait for: there is none below 0", o.WaitReplicas))
+	}
 	if o.Cluster && o.Sentinel.Master != "" {
 		errs = append(errs, errors.New("a Cluster has no Sentinels"))
 	}
@@ -188,11 +197,27 @@ func (o *Options) dial(ctx context.Context, addr string, d *net.Dialer, _ *tls.C
 		return nil, fmt.Errorf("%s: %w", addr, errPlaintext)
 	}
 	conn, err := o.connect(ctx, addr, host, d)
-	if err == nil && d.Control != nil {
+	if err != nil {
+		return nil, err
+	}
+	if o.wrap != nil {
+		conn = o.wrap(conn)
+	}
+	if d.Control != nil {
 		conn = sentinelConn{conn}
 	}
-	return conn, err
+	return conn, nil
 }
+
+// now is the time by this process' clock.
+func (o *Options) now() time.Time {
+	if o.clock != nil {
+		return o.clock()
+	}
+	return time.Now()
+}
+
+func (o *Options) until(t time.Time) time.Duration { return t.Sub(o.now()) }
 
 func (o *Options) connect(ctx context.Context, addr, host string, d *net.Dialer) (net.Conn, error) {
 	if o.TLS == nil {

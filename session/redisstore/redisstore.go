@@ -82,7 +82,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/redis/rueidis"
 
@@ -97,6 +96,8 @@ type Store struct {
 	// room bounds the calls that wait for the server.
 	room chan struct{}
 	link link
+	// following reads what is told of when it changes.
+	following *following
 
 	// mu is held for reading by each call in progress; it guards closed.
 	mu     sync.RWMutex
@@ -109,7 +110,7 @@ type Store struct {
 	calls sync.WaitGroup
 }
 
-var _ session.Store = (*Store)(nil)
+var _ session.Shared = (*Store)(nil)
 
 // Open returns a store in the Redis that the options name. It does not wait for
 // the server: until it is there, every call says that it could not be reached.
@@ -124,6 +125,7 @@ func Open(o Options) (*Store, error) {
 		closing: make(chan struct{}),
 	}
 	s.link.options = o.client()
+	s.following = newFollowing(&s.opts, s.layout, &s.link)
 	return s, nil
 }
 
@@ -171,27 +173,6 @@ func (s *Store) Ping(ctx context.Context) error {
 	return nil
 }
 
-// ClockSkew tells by how much the clock of this process is ahead of the server's,
-// give or take the time the question takes.
-func (s *Store) ClockSkew(ctx context.Context) (time.Duration, error) {
-	asked := time.Now()
-	answers, err := s.ask(ctx, "time", []command{
-		func(b rueidis.Builder, _ bool) rueidis.Completed { return b.Time().Build() },
-	})
-	if err != nil {
-		return 0, err
-	}
-	middle := asked.Add(time.Since(asked) / 2)
-	parts, err := answers[0].AsIntSlice()
-	if err != nil {
-		return 0, unknown("time", err)
-	}
-	if len(parts) != 2 {
-		return 0, unknown("time", errAnswer)
-	}
-	return middle.Sub(time.Unix(parts[0], parts[1]*1000)), nil
-}
-
 // Close waits for calls in progress and closes the connections. Those who wait
 // for a lease are sent away.
 func (s *Store) Close() error {
@@ -201,6 +182,7 @@ func (s *Store) Close() error {
 		s.closed = true
 		s.mu.Unlock()
 		s.calls.Wait()
+		s.following.close()
 		s.link.close()
 	})
 	return nil

@@ -63,13 +63,11 @@ func (s *Store) bounded(ctx context.Context) (context.Context, context.CancelFun
 // Load returns a live session's record.
 func (s *Store) Load(ctx context.Context, key session.Key) (session.Record, error) {
 	p := s.layout.of(key)
-	answers, err := s.read(ctx, "load", []command{
+	// The record is read last: when it is live, the use before was one of it.
+	answers, err := s.readTracked(ctx, "load", s.layout.number(key), p.session(key),
 		func(b rueidis.Builder, _ bool) rueidis.Completed {
 			return b.Zscore().Key(p.used).Member(string(key[:])).Build()
-		},
-		// The record is read last: when it is live, the use before was one of it.
-		func(b rueidis.Builder, _ bool) rueidis.Completed { return b.Get().Key(p.session(key)).Build() },
-	})
+		})
 	if err != nil {
 		return session.Record{}, err
 	}
