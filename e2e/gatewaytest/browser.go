@@ -79,7 +79,7 @@ func (a *Answer) String() string {
 
 // Navigate follows a link to path, or to a full URL.
 func (b *Browser) Navigate(to string) (*Answer, error) {
-	return b.do("GET", to, http.Header{
+	return b.do("GET", to, "", http.Header{
 		"Accept":         {"text/html"},
 		"Sec-Fetch-Site": {"none"},
 		"Sec-Fetch-Mode": {"navigate"},
@@ -88,8 +88,11 @@ func (b *Browser) Navigate(to string) (*Answer, error) {
 }
 
 // Fetch does what a script of the app does.
-func (b *Browser) Fetch(method, path string) (*Answer, error) {
-	return b.do(method, path, http.Header{
+func (b *Browser) Fetch(method, path string) (*Answer, error) { return b.Send(method, path, "") }
+
+// Send is Fetch with a body.
+func (b *Browser) Send(method, path, body string) (*Answer, error) {
+	return b.do(method, path, body, http.Header{
 		"X-Csrf":         {"1"},
 		"Sec-Fetch-Site": {"same-origin"},
 		"Sec-Fetch-Mode": {"cors"},
@@ -107,12 +110,12 @@ func (b *Browser) CallAndLeave(after time.Duration) (*Answer, error) {
 	return (&Browser{b.origin, &hasty}).Call()
 }
 
-func (b *Browser) do(method, to string, header http.Header) (*Answer, error) {
+func (b *Browser) do(method, to, body string, header http.Header) (*Answer, error) {
 	target, err := b.origin.Parse(to)
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequest(method, target.String(), nil)
+	req, err := http.NewRequest(method, target.String(), strings.NewReader(body))
 	if err != nil {
 		return nil, err
 	}

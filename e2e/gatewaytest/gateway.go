@@ -85,22 +85,18 @@ func Install(t testing.TB, binary string, config map[string]any) *Gateway {
 		cmd.Stdout, cmd.Stderr = &g.log, &g.log
 		return cmd
 	})
-	config = maps.Clone(config)
-	for key, value := range map[string]any{
+	config = complete(config, map[string]any{
 		"admin":            map[string]any{"listen": g.admin},
 		"log":              map[string]any{"level": "debug"},
 		"shutdown_delay":   "0s",
 		"shutdown_timeout": "5s",
 		"limits":           map[string]any{"login_per_minute": 0},
-		"session": map[string]any{
-			"keys":  []string{sessionKey},
-			"store": map[string]any{"bbolt": map[string]any{"path": filepath.Join(dir, "sessions.db")}},
-		},
-	} {
-		if _, given := config[key]; !given {
-			config[key] = value
-		}
-	}
+	})
+	given, _ := config["session"].(map[string]any)
+	config["session"] = complete(given, map[string]any{
+		"keys":  []string{sessionKey},
+		"store": map[string]any{"bbolt": map[string]any{"path": filepath.Join(dir, "sessions.db")}},
+	})
 	text, err := json.MarshalIndent(config, "", " ") // JSON is YAML
 	if err != nil {
 		t.Fatal(err)
@@ -118,6 +114,13 @@ func Install(t testing.TB, binary string, config map[string]any) *Gateway {
 		}
 	})
 	return g
+}
+
+// complete adds what is not given.
+func complete(given, defaults map[string]any) map[string]any {
+	all := maps.Clone(defaults)
+	maps.Copy(all, given)
+	return all
 }
 
 // Start runs the gateway and waits until it is ready.
@@ -140,7 +143,7 @@ func (g *Gateway) AwaitReady() {
 		if g.Ready() {
 			return
 		}
-		if time.Now().After(end) {
+		if !g.Running() || time.Now().After(end) {
 			g.t.Fatal("sessiongate is not ready")
 		}
 	}

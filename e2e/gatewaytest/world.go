@@ -84,7 +84,8 @@ func NewWorld(t testing.TB, binary string, o Options) *World {
 	}
 	maps.Copy(config, o.Config)
 	if o.Store != nil {
-		config["session"] = withStore(config["session"], o.Store)
+		given, _ := config["session"].(map[string]any)
+		config["session"] = complete(map[string]any{"store": o.Store}, given)
 	}
 	if o.Gateways < 2 {
 		config["listen"] = listen
@@ -98,17 +99,6 @@ func NewWorld(t testing.TB, binary string, o Options) *World {
 	}
 	w.Gateway = w.Gateways[0]
 	return w
-}
-
-// withStore is the section session of a configuration, in which tests may have
-// other keys already.
-func withStore(section any, store map[string]any) map[string]any {
-	session := map[string]any{"keys": []string{sessionKey}}
-	if given, ok := section.(map[string]any); ok {
-		maps.Copy(session, given)
-	}
-	session["store"] = store
-	return session
 }
 
 // Start starts all gateways and waits until they are ready, and until the balancer
