@@ -244,6 +244,13 @@ func (f *following) moves(n int) {
 	f.proven[n].Store(never)
 }
 
+// hears tells whether changes of what was read lately are told.
+func (f *following) hears(key session.Key) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.moving[f.layout.number(key)]
+}
+
 // moved notes that a server says a partition is somewhere else.
 func (f *following) moved(nd *node, n int, addr string) {
 	f.mu.Lock()

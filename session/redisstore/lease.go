@@ -6,20 +6,22 @@ import (
 	mrand "math/rand/v2"
 	"time"
 
+	"github.com/redis/rueidis"
+
 	"sessiongate/session"
 )
 
-// The pauses of one that waits for a lease: twice as long each time, so that a
-// provider that is slow is no storm on the store.
 const (
-	firstPause = 5 * time.Millisecond
-	lastPause  = 250 * time.Millisecond
+	// apartBy keeps those apart who wait for the same lease to run out.
+	apartBy = 20 * time.Millisecond
+	// unheard is the pause of one who cannot be told when a lease is released.
+	unheard = 250 * time.Millisecond
 )
 
 // Acquire waits for the lease on a key and takes it.
 func (s *Store) Acquire(ctx context.Context, key session.Key, ttl time.Duration) (session.Lease, error) {
 	lease := session.Lease{Key: key, Token: rand.Text()}
-	for wait := firstPause; ; wait = min(2*wait, lastPause) {
+	for {
 		lease.Until = time.Now().Add(ttl)
 		held, err := s.take(ctx, lease, ttl)
 		if err != nil {
@@ -28,10 +30,56 @@ func (s *Store) Acquire(ctx context.Context, key session.Key, ttl time.Duration)
 		if held == 0 {
 			return lease, nil
 		}
-		if err := s.sit(ctx, min(held, jitter(wait))); err != nil {
+		if err := s.sit(ctx, key, held); err != nil {
 			return session.Lease{}, err
 		}
 	}
+}
+
+// sit waits until a lease that is held may be free, as it changed or ran out. An
+// error tells that there is no use in waiting any more.
+func (s *Store) sit(ctx context.Context, key session.Key, held time.Duration) error {
+	woken, leave := s.following.waiters.enter(s.layout.of(key).lease(key))
+	defer leave()
+	left, err := s.leaseLeft(ctx, key)
+	if err != nil || !s.following.hears(key) {
+		left = min(held, unheard)
+	} else if left == 0 {
+		return nil
+	}
+	t := time.NewTimer(left + mrand.N(apartBy))
+	defer t.Stop()
+	select {
+	case <-woken:
+		return nil
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return unknown("acquire", over(ctx))
+	case <-s.closing:
+		return errClosed
+	}
+}
+
+// leaseLeft is how long a lease may be held, 0 if it is not. From now on its change
+// is told.
+func (s *Store) leaseLeft(ctx context.Context, key session.Key) (time.Duration, error) {
+	name := s.layout.of(key).lease(key)
+	answers, err := s.readTracked(ctx, "acquire", s.layout.number(key), name,
+		func(b rueidis.Builder, _ bool) rueidis.Completed { return b.Pttl().Key(name).Build() })
+	if err != nil {
+		return 0, err
+	}
+	if _, err := answers[1].ToString(); rueidis.IsRedisNil(err) {
+		return 0, nil
+	} else if err != nil {
+		return 0, unknown("acquire", err)
+	}
+	left, err := answers[0].ToInt64()
+	if err != nil {
+		return 0, unknown("acquire", err)
+	}
+	return time.Duration(max(left, 1)) * time.Millisecond, nil
 }
 
 // attempt is what became of one: how long the lease may be held by somebody else,
@@ -89,23 +137,6 @@ func (s *Store) attempt(ctx context.Context, l session.Lease, ttl time.Duration)
 	}
 	return attempt{held: time.Duration(held) * time.Millisecond}
 }
-
-// sit waits, and returns an error if there is no use in that any more.
-func (s *Store) sit(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return unknown("acquire", ctx.Err())
-	case <-s.closing:
-		return errClosed
-	}
-}
-
-// jitter keeps those apart who began to wait together.
-func jitter(d time.Duration) time.Duration { return d/2 + mrand.N(d) }
 
 // Renew makes a held lease last ttl from now.
 func (s *Store) Renew(ctx context.Context, l session.Lease, ttl time.Duration) error {
