@@ -20,12 +20,27 @@ type api struct {
 	mu     sync.Mutex        // guards the rest
 	minted map[string]access // by token
 	read   int               // so many of the provider's tokens are in minted
+	grants map[string]int    // how many of those in minted are of a grant
+	used   map[string]int    // the latest of a grant's that came
+}
+
+func newAPI(p *devprovider.Provider) *api {
+	return &api{provider: p, minted: map[string]access{}, grants: map[string]int{}, used: map[string]int{}}
 }
 
 // access is an access token of the provider's.
 type access struct {
-	expiry time.Time
-	grant  string
+	expiry     time.Time
+	grant      string
+	generation int // 0 at the login, and one more at each refresh
+}
+
+// Used tells the latest generation of a grant's access tokens that the API was sent:
+// 0 for that of the login, and one more at each refresh.
+func (w *World) Used(grant string) int {
+	w.api.mu.Lock()
+	defer w.api.mu.Unlock()
+	return w.api.used[grant]
 }
 
 // Grant is the header by which the API tells which grant a request's token was of.
@@ -58,6 +73,7 @@ func (a *api) takes(token string) (grant string, good bool) {
 		a.learn()
 		t, known = a.minted[token]
 	}
+	a.used[t.grant] = max(a.used[t.grant], t.generation)
 	return t.grant, known && time.Now().Before(t.expiry.Add(leeway))
 }
 
@@ -66,7 +82,8 @@ func (a *api) learn() {
 	tokens := a.provider.Tokens()
 	for _, t := range tokens[a.read:] {
 		if t.Kind == "access" {
-			a.minted[t.Value] = access{expiry(t.Value), t.Family}
+			a.minted[t.Value] = access{expiry(t.Value), t.Family, a.grants[t.Family]}
+			a.grants[t.Family]++
 		}
 	}
 	a.read = len(tokens)

@@ -118,7 +118,8 @@ func Install(t testing.TB, binary string, config map[string]any) *Gateway {
 
 // complete adds what is not given.
 func complete(given, defaults map[string]any) map[string]any {
-	all := maps.Clone(defaults)
+	all := map[string]any{}
+	maps.Copy(all, defaults)
 	maps.Copy(all, given)
 	return all
 }

@@ -25,6 +25,7 @@ type World struct {
 	Origin   string
 	Issuer   string
 
+	api     *api
 	address string       // the provider's
 	server  *http.Server // the provider's
 }
@@ -64,7 +65,8 @@ func NewWorld(t testing.TB, binary string, o Options) *World {
 		w.Origin = "https://localhost:" + port
 	}
 	w.newProvider(t, o)
-	api := httptest.NewServer(&api{provider: w.Provider, minted: map[string]access{}})
+	w.api = newAPI(w.Provider)
+	api := httptest.NewServer(w.api)
 	t.Cleanup(api.Close)
 
 	settings := map[string]any{
