@@ -2,7 +2,8 @@
 //
 // The file holds, by bucket:
 //
-//	meta      "format" -> the version of this layout
+//	meta      "format" -> the version of this layout, "sum" -> a checksum of
+//	          all other buckets' content (sum.go)
 //	sessions  key -> a live record or a tombstone (record.go)
 //	used      key -> the last use; apart, so that a touch rewrites no tokens.
 //	          There is an entry for each live session and for no other
@@ -21,11 +22,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -35,11 +39,11 @@ import (
 )
 
 // format is the version of the layout that this package writes.
-const format = 2
+const format = 3
 
-// formerFormat had no marks, and records without the begin of their login. Both
-// are read as they are.
-const formerFormat = 1
+// Former formats are read as they are: the first had no marks and records without
+// the begin of their login, the second no sum.
+const firstFormat = 1
 
 // mapSize is the address space that is reserved for the file at open. A file
 // that outgrows it has to wait for its readers each time it is mapped anew.
@@ -61,166 +65,282 @@ var (
 	formatKey = []byte("format")
 )
 
-var (
-	errClosed  = errors.New("boltstore: closed")
-	errDamaged = errors.New("boltstore: the file is damaged")
-)
+// contents are the buckets but meta.
+var contents = [][]byte{sessions, used, tags, once, marks, due}
+
+var errClosed = errors.New("boltstore: closed")
 
 // Options of Open. The zero value is right.
 type Options struct {
 	// Wait is how long Open waits for another process to let go of the file. 0
 	// means a second.
 	Wait time.Duration
+	// Log is told what happens to the file; default: nothing is logged.
+	Log *slog.Logger
+
+	// What follows is for tests; 0 means what is right.
+
+	fileSystem func(dir string) (fileSystem, error)
+	// rest is how long after the last look at the file's size comes the next, and
+	// least a size up to which it does not matter.
+	rest  time.Duration
+	least int64
 }
 
 // Store is a session.Store in a bbolt file.
 type Store struct {
-	db     *bbolt.DB
+	path string // where the file is, behind all symbolic links
+	Options
+	log    *slog.Logger
+	db     atomic.Pointer[bbolt.DB] // compaction changes it
 	live   atomic.Int64
 	leases leases
 
 	writes chan *write
+	// pauses are what the writer does between two writes.
+	pauses chan func()
 	// stopped is closed when the writer has returned.
 	stopped chan struct{}
-	// broken is why nothing may be written any more. It is the writer's.
-	broken error
+	// broken is why nothing may be written any more. It is the writer's, as is
+	// changed: what was written since a compaction began, nil if none is under way.
+	broken  error
+	changed map[entry]struct{}
 
 	// mu is held for reading by each call in progress; it guards closed.
 	mu     sync.RWMutex
 	closed bool
-	// closing wakes those who wait for a lease.
+	// closing wakes those who wait for a lease, and ends compaction.
 	closing   chan struct{}
 	closeOnce sync.Once
+	compactor sync.WaitGroup
 }
 
 var _ session.Store = (*Store)(nil)
 
 // Open opens the store in the file at path and makes file and directory where
 // they are missing, for the owner's eyes only.
+//
+// A file that is damaged, or of a newer version, is set aside, and the store
+// begins empty: sessions can be made again by logging in, and an outage that lasts
+// until somebody comes helps nobody. A file that is something else's, that another
+// process has open, that is on a network or cannot be opened is an error.
 func Open(path string, o Options) (*Store, error) {
-	if o.Wait == 0 {
-		o.Wait = time.Second
-	}
-	db, err := openFile(path, o.Wait)
-	if errors.Is(err, berrors.ErrTimeout) {
-		return nil, fmt.Errorf("boltstore: %s is open in another process: one bbolt file serves one process; "+
-			"stop the other one, or use a store that several processes can share", path)
-	}
-	if err != nil {
-		return nil, openError(path, err)
-	}
 	s := &Store{
-		db:      db,
+		Options: o, log: o.Log,
 		leases:  leases{held: map[session.Key]*held{}},
 		writes:  make(chan *write, maxGroup),
+		pauses:  make(chan func()),
 		stopped: make(chan struct{}),
 		closing: make(chan struct{}),
 	}
-	if err := guard(s.prepare); err != nil {
-		return nil, errors.Join(openError(path, err), guard(db.Close))
+	s.defaults()
+	if err := s.open(path); err != nil {
+		return nil, openError(path, err)
 	}
 	go s.writer()
+	s.compactor.Go(s.compactNowAndThen)
 	return s, nil
 }
 
+func (s *Store) defaults() {
+	if s.Wait == 0 {
+		s.Wait = time.Second
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.fileSystem == nil {
+		s.fileSystem = look
+	}
+	if s.rest == 0 {
+		s.rest = rest
+	}
+	if s.least == 0 {
+		s.least = least
+	}
+}
+
 func openError(path string, err error) error {
-	if errors.Is(err, errDamaged) {
-		return fmt.Errorf("%w; move %s away to start without its sessions", err, path)
+	switch {
+	case errors.Is(err, errHeld), errors.Is(err, berrors.ErrTimeout):
+		return fmt.Errorf("boltstore: %s is open in another process: one bbolt file serves one process; "+
+			"stop the other one, or use a store that several processes can share", path)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("boltstore: open %s: %w%s%s", path, err, owner(filepath.Dir(path)), owner(path))
+	case errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("boltstore: open %s: %w: the gateway has to write there; mount it for writing, or change session.store.bbolt.path", path, err)
+	case errors.Is(err, syscall.ENOSPC):
+		return fmt.Errorf("boltstore: open %s: %w: the disk is full and there is no store on it yet; free some of it", path, err)
 	}
 	return fmt.Errorf("boltstore: open %s: %w", path, err)
 }
 
-func openFile(path string, wait time.Duration) (*bbolt.DB, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
+func (s *Store) open(path string) (err error) {
+	if s.path, err = leadsTo(path); err != nil {
+		return err
 	}
-	info, err := os.Stat(path)
-	created := errors.Is(err, fs.ErrNotExist)
-	if err != nil && !created {
-		return nil, err
+	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
+		return err
 	}
-	if !created && info.Size() > 0 {
-		if err := verify(path, wait); err != nil {
-			return nil, err
-		}
+	if err := s.judgePlace(); err != nil {
+		return err
 	}
-	db, err := openBolt(path, bbolt.Options{
-		Timeout:         wait,
-		FreelistType:    bbolt.FreelistMapType,
-		NoFreelistSync:  true, // else each commit writes the whole list of free pages
-		InitialMmapSize: mapSize,
-		NoStatistics:    true,
-	})
+	err = s.load()
+	if errors.Is(err, errSetAside) {
+		err = s.load()
+	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	db.AllocSize = growth
-	if created {
-		err = syncDir(filepath.Dir(path))
-	}
-	return db, err
+	return s.lookAround()
 }
 
-// openBolt is bbolt.Open with panics made errors. A file to write is closed to
-// others, whoever created it.
-func openBolt(path string, o bbolt.Options) (*bbolt.DB, error) {
-	o.OpenFile = func(path string, flag int, mode os.FileMode) (*os.File, error) {
-		file, err := os.OpenFile(path, flag, mode)
-		if err != nil || o.ReadOnly {
-			return file, err
-		}
-		if err := file.Chmod(mode); err != nil {
-			return nil, errors.Join(err, file.Close())
-		}
-		return file, nil
+// load opens the file that is there. errSetAside: it was unfit, and is no longer
+// there.
+func (s *Store) load() error {
+	file, err := claim(s.path, s.Wait)
+	if err != nil {
+		return err
 	}
+	info, err := file.Stat()
+	if err != nil {
+		return errors.Join(err, file.Close())
+	}
+	err = s.use(file, info)
+	if errors.Is(err, errDamaged) || errors.Is(err, errNewer) {
+		return s.setAside(info, err)
+	}
+	return err
+}
+
+// use opens a file that was claimed, and closes it if that fails.
+func (s *Store) use(file *os.File, info os.FileInfo) error {
+	if info.Size() > 0 {
+		if err := guard(func() error { return verify(file) }); err != nil {
+			return errors.Join(err, file.Close())
+		}
+	}
+	db, err := openBolt(file) // from here on the file is bbolt's
+	if err != nil {
+		return err
+	}
+	err = guard(func() error { return s.prepare(db) })
+	if err == nil {
+		err = s.shut(file)
+	}
+	if err == nil && info.Size() == 0 {
+		err = syncDir(filepath.Dir(s.path))
+	}
+	if err == nil {
+		err = removeLeftover(s.path)
+	}
+	if err != nil {
+		return errors.Join(err, guard(db.Close))
+	}
+	s.db.Store(db)
+	return nil
+}
+
+// openBolt is bbolt.Open with panics made errors.
+func openBolt(file *os.File) (*bbolt.DB, error) {
 	var db *bbolt.DB
 	err := guard(func() (err error) {
-		db, err = bbolt.Open(path, 0o600, &o)
+		db, err = bbolt.Open(file.Name(), 0o600, &bbolt.Options{
+			Timeout:         time.Second, // it has the lock, where there are locks
+			FreelistType:    bbolt.FreelistMapType,
+			NoFreelistSync:  true, // else each commit writes the whole list of free pages
+			InitialMmapSize: mapSize,
+			NoStatistics:    true,
+			OpenFile:        func(string, int, os.FileMode) (*os.File, error) { return file, nil },
+		})
 		return err
 	})
-	if errors.Is(err, berrors.ErrInvalid) || errors.Is(err, berrors.ErrChecksum) || errors.Is(err, berrors.ErrVersionMismatch) {
-		err = fmt.Errorf("%w: %w", errDamaged, err)
-	}
-	return db, err
-}
-
-// syncDir makes a file that was just created outlive a power failure.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
 	if err != nil {
-		return err
+		return nil, errors.Join(err, closed(file.Close()))
 	}
-	return errors.Join(d.Sync(), d.Close())
+	db.AllocSize = growth
+	return db, nil
 }
 
-// prepare makes the buckets of a new file and counts the sessions of an old one.
-func (s *Store) prepare() error {
-	return s.db.Update(func(tx *bbolt.Tx) error {
-		if first, _ := tx.Cursor().First(); first != nil && tx.Bucket(meta) == nil {
-			return errors.New("it is a bbolt file of something else")
-		}
-		m, err := tx.CreateBucketIfNotExists(meta)
-		if err != nil {
+// closed makes nothing of a file's being closed already.
+func closed(err error) error {
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// prepare judges the content of an old file, makes the buckets of a new one, and
+// counts the sessions. It writes only if it has to: on a full disk, what is there
+// can still be served.
+func (s *Store) prepare(db *bbolt.DB) error {
+	version := byte(0) // of a new file
+	s.live.Store(0)
+	err := db.View(func(tx *bbolt.Tx) (err error) {
+		if version, err = formatOf(tx); err != nil || version == 0 {
 			return err
 		}
-		if v := m.Get(formatKey); v != nil && !bytes.Equal(v, []byte{format}) && !bytes.Equal(v, []byte{formerFormat}) {
-			return fmt.Errorf("the file has format %d and this version reads %d: it was written by a newer sessiongate; "+
-				"run that one, or move the file away to start without its sessions", v, format)
-		}
-		if err := m.Put(formatKey, []byte{format}); err != nil {
-			return err
-		}
-		for _, name := range [][]byte{sessions, used, tags, once, marks, due} {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-				return err
-			}
+		if version == format && sumOf(tx) != storedSum(tx) {
+			return fmt.Errorf("%w: its checksum is wrong", errDamaged)
 		}
 		return tx.Bucket(used).ForEach(func(_, _ []byte) error {
 			s.live.Add(1)
 			return nil
 		})
 	})
+	if err != nil || version == format {
+		return err
+	}
+	return db.Update(func(tx *bbolt.Tx) error {
+		m, err := tx.CreateBucketIfNotExists(meta)
+		if err != nil {
+			return err
+		}
+		for _, name := range contents {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		return errors.Join(m.Put(formatKey, []byte{format}), m.Put(sumKey, encodeSum(sumOf(tx))))
+	})
+}
+
+// formatOf returns the format of a file whose buckets are those of it, 0 if it has
+// none yet.
+func formatOf(tx *bbolt.Tx) (byte, error) {
+	missing, strange := 0, 0
+	for _, name := range append([][]byte{meta}, contents...) {
+		if tx.Bucket(name) == nil {
+			missing++
+		}
+	}
+	err := tx.ForEach(func(name []byte, _ *bbolt.Bucket) error {
+		if !bytes.Equal(name, meta) && !slices.ContainsFunc(contents, func(b []byte) bool { return bytes.Equal(name, b) }) {
+			strange++
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", errDamaged, err) // a key among the buckets
+	}
+	switch found := 1 + len(contents) - missing; {
+	case found == 0 && strange == 0:
+		return 0, nil
+	case found == 0:
+		return 0, errForeign
+	case tx.Bucket(meta) == nil:
+		return 0, fmt.Errorf("%w: its format is missing", errDamaged)
+	}
+	v := tx.Bucket(meta).Get(formatKey)
+	switch {
+	case len(v) != 1 || v[0] < firstFormat:
+		return 0, fmt.Errorf("%w: it has no format", errDamaged)
+	case v[0] > format:
+		return 0, fmt.Errorf("%w: it has format %d and this one reads up to %d", errNewer, v[0], format)
+	case strange > 0 || missing > 0 && v[0] != firstFormat: // which had no marks
+		return 0, fmt.Errorf("%w: %d buckets are missing and %d are strange", errDamaged, missing, strange)
+	}
+	return v[0], nil
 }
 
 // guard makes the panics by which bbolt reports a damaged file errors, reading
@@ -255,9 +375,16 @@ func (s *Store) view(ctx context.Context, fn func(*txn) error) error {
 		return err
 	}
 	defer s.mu.RUnlock()
-	return guard(func() error {
-		return s.db.View(func(tx *bbolt.Tx) error { return fn(&txn{tx: tx}) })
-	})
+	for {
+		db := s.db.Load()
+		err := guard(func() error {
+			return db.View(func(tx *bbolt.Tx) error { return fn(&txn{tx: tx}) })
+		})
+		if !errors.Is(err, berrors.ErrDatabaseNotOpen) || s.db.Load() == db {
+			return err
+		}
+		// A compaction has put another in its place meanwhile.
+	}
 }
 
 // Count returns how many live sessions there are, from memory.
@@ -285,6 +412,7 @@ func (s *Store) Close() error {
 
 func (s *Store) close() error {
 	close(s.closing)
+	s.compactor.Wait()
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
@@ -294,7 +422,7 @@ func (s *Store) close() error {
 	if s.broken != nil {
 		return s.broken // bbolt may hold its lock for ever, and Close would wait for it
 	}
-	if err := s.db.Close(); err != nil {
+	if err := s.db.Load().Close(); err != nil {
 		return fmt.Errorf("boltstore: close: %w", err)
 	}
 	return nil

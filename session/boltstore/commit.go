@@ -1,6 +1,7 @@
 package boltstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -47,8 +48,16 @@ func (s *Store) update(ctx context.Context, fn func(*txn) error) error {
 // writer is the one goroutine that writes.
 func (s *Store) writer() {
 	defer close(s.stopped)
-	for w := range s.writes {
-		s.commit(s.gather(w))
+	for {
+		select {
+		case w, ok := <-s.writes:
+			if !ok {
+				return
+			}
+			s.commit(s.gather(w))
+		case do := <-s.pauses:
+			do()
+		}
 	}
 }
 
@@ -99,13 +108,13 @@ func (s *Store) transact(group []*write, answers []error) error {
 	if s.broken != nil {
 		return s.broken
 	}
-	tx, err := s.db.Begin(true)
+	tx, err := s.begin()
 	if err != nil {
-		return fmt.Errorf("boltstore: begin: %w", err)
+		return err
 	}
 	defer func() { _ = guard(tx.Rollback) }() // after Commit it does nothing
 
-	t := &txn{tx: tx}
+	t := &txn{tx: tx, changed: s.changed}
 	for i, w := range group {
 		answers[i] = guard(func() error { return w.fn(t) })
 		if errors.Is(answers[i], errDamaged) {
@@ -118,14 +127,37 @@ func (s *Store) transact(group []*write, answers []error) error {
 	if !t.dirty {
 		return nil
 	}
-	if err := guard(tx.Commit); errors.Is(err, errDamaged) {
-		s.broken = err // bbolt's picture of the file may be wrong: write no more to it
-		return err
+	if err := guard(t.finish); errors.Is(err, errDamaged) {
+		return s.breakDown(err) // bbolt's picture of the file may be wrong
 	} else if err != nil {
 		return fmt.Errorf("boltstore: commit: %w", err)
 	}
 	s.live.Add(t.live)
 	return nil
+}
+
+// begin begins to write, which takes a look at the meta pages.
+func (s *Store) begin() (tx *bbolt.Tx, err error) {
+	err = guard(func() (err error) {
+		tx, err = s.db.Load().Begin(true)
+		return err
+	})
+	if errors.Is(err, errDamaged) {
+		return nil, s.breakDown(err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("boltstore: begin: %w", err)
+	}
+	return tx, nil
+}
+
+// breakDown writes no more: what would be written might damage what is still
+// whole. Reads go on as far as they can, and the next start judges the file.
+func (s *Store) breakDown(err error) error {
+	s.broken = err
+	s.log.Error("the store's file was damaged while in use: sessions are read as long as that is possible, and nothing is written; "+
+		"restart, and the file is checked, and set aside if it cannot be used", "event", "store_damaged", "path", s.path, "error", err)
+	return err
 }
 
 // txn is a transaction of the file. Its writes stick to the first error, so
@@ -134,8 +166,15 @@ type txn struct {
 	tx    *bbolt.Tx
 	dirty bool
 	err   error
-	live  int64 // by how much the number of live sessions changes
+	live  int64  // by how much the number of live sessions changes
+	sum   uint64 // by how much that of the content does
+	// changed collects what is written, for a compaction under way, even if it is
+	// not committed: nobody knows for certain.
+	changed map[entry]struct{}
 }
+
+// entry is one of the file's.
+type entry struct{ bucket, key string }
 
 // get returns a slice that is valid inside the transaction only.
 func (t *txn) get(bucket, key []byte) []byte {
@@ -145,6 +184,8 @@ func (t *txn) get(bucket, key []byte) []byte {
 func (t *txn) put(bucket, key, value []byte) {
 	t.dirty = true
 	if t.err == nil {
+		t.account(bucket, key)
+		t.sum += sum(bucket, key, value)
 		t.err = t.tx.Bucket(bucket).Put(key, value)
 	}
 }
@@ -152,6 +193,30 @@ func (t *txn) put(bucket, key, value []byte) {
 func (t *txn) del(bucket, key []byte) {
 	t.dirty = true
 	if t.err == nil {
+		t.account(bucket, key)
 		t.err = t.tx.Bucket(bucket).Delete(key)
 	}
+}
+
+// account is for an entry that is about to be written: what was in its place no
+// longer counts.
+func (t *txn) account(bucket, key []byte) {
+	if found, value := t.tx.Bucket(bucket).Cursor().Seek(key); bytes.Equal(found, key) {
+		t.sum -= sum(bucket, key, value)
+	}
+	if t.changed != nil {
+		t.changed[entry{string(bucket), string(key)}] = struct{}{}
+	}
+}
+
+// finish commits.
+func (t *txn) finish() error {
+	m := t.tx.Bucket(meta)
+	if err := m.Put(sumKey, encodeSum(storedSum(t.tx)+t.sum)); err != nil {
+		return err
+	}
+	if t.changed != nil {
+		t.changed[entry{string(meta), string(sumKey)}] = struct{}{}
+	}
+	return t.tx.Commit()
 }

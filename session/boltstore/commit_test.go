@@ -18,7 +18,7 @@ import (
 // wantConsistent wants that the buckets agree with each other.
 func wantConsistent(t *testing.T, s *Store) {
 	t.Helper()
-	err := s.db.View(func(tx *bbolt.Tx) error {
+	err := s.db.Load().View(func(tx *bbolt.Tx) error {
 		txn := &txn{tx: tx}
 		wantDue, wantTags, live := map[string]bool{}, map[string]bool{}, 0
 		err := tx.Bucket(sessions).ForEach(func(k, value []byte) error {
@@ -153,7 +153,7 @@ func TestBucketsAgreeAfterAnySequence(t *testing.T) {
 	if _, err := s.Sweep(t.Context(), session.Limits{Now: begun.Add(24 * time.Hour)}); err != nil {
 		t.Fatal(err)
 	}
-	_ = s.db.View(func(tx *bbolt.Tx) error {
+	_ = s.db.Load().View(func(tx *bbolt.Tx) error {
 		for _, bucket := range [][]byte{sessions, used, tags, once, marks, due} {
 			if n := size(tx, bucket); n != 0 {
 				t.Errorf("%d left in %s", n, bucket)
@@ -218,7 +218,7 @@ func TestAWriteThatFailsFailsAlone(t *testing.T) {
 			if !errors.Is(errs[2], session.ErrConflict) {
 				t.Errorf("error = %v, want %v", errs[2], session.ErrConflict)
 			}
-			_ = s.db.View(func(tx *bbolt.Tx) error {
+			_ = s.db.Load().View(func(tx *bbolt.Tx) error {
 				b := tx.Bucket(sessions)
 				if b.Get([]byte("before")) == nil || b.Get([]byte("after")) == nil || b.Get([]byte("half")) != nil {
 					t.Error("want what the good writes wrote and nothing of the bad one")
@@ -471,11 +471,11 @@ func TestNothingIsWrittenToAFileFoundDamaged(t *testing.T) {
 func TestAnswersOfAFailedCommitAreVoid(t *testing.T) {
 	s := open(t)
 	big := make([]byte, bbolt.MaxKeySize) // fits
-	s.db.MaxSize = 1                      // and nothing fits any more
+	s.db.Load().MaxSize = 1               // and nothing fits any more
 	errs := together(t, s,
 		func(tx *txn) error { tx.put(sessions, big, make([]byte, 64<<20)); return nil },
 		func(*txn) error { return session.ErrConflict })
-	s.db.MaxSize = 0
+	s.db.Load().MaxSize = 0
 	for i, err := range errs {
 		if err == nil || errors.Is(err, session.ErrConflict) {
 			t.Errorf("write %d: error = %v, want that of the commit", i, err)

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -87,24 +86,6 @@ func TestOpenWaitsForAProcessThatStops(t *testing.T) {
 	}
 }
 
-func TestOpenRefusesTheFormatOfANewerVersion(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "sessions.db")
-	s := openAt(t, path)
-	err := s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(meta).Put(formatKey, []byte{format + 1}) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 { // the second time it is still refused, and not for being locked
-		_, err = Open(path, Options{})
-		if err == nil || !strings.Contains(err.Error(), "it was written by a newer sessiongate") {
-			t.Fatalf("Open: error = %v, want one about a newer version", err)
-		}
-	}
-}
-
 // formerRecord is a live record as formerFormat wrote it.
 func formerRecord(rec session.Record) []byte {
 	b := binary.BigEndian.AppendUint64([]byte("L"), rec.Version)
@@ -178,9 +159,9 @@ func TestAFileOfTheFormerFormatIsReadAndWrittenOn(t *testing.T) {
 	for range 2 { // as it was, and as it was written since
 		s := openAt(t, path)
 		wantConsistent(t, s)
-		_ = s.db.View(func(tx *bbolt.Tx) error {
-			if got := tx.Bucket(meta).Get(formatKey); !bytes.Equal(got, []byte{2}) {
-				t.Errorf("format = %v, want 2, so that no older version opens the file any more", got)
+		_ = s.db.Load().View(func(tx *bbolt.Tx) error {
+			if got := tx.Bucket(meta).Get(formatKey); !bytes.Equal(got, []byte{3}) {
+				t.Errorf("format = %v, want 3, so that no older version opens the file any more", got)
 			}
 			return nil
 		})
@@ -261,95 +242,6 @@ func TestOpenLeavesTheFilesOfOthersAlone(t *testing.T) {
 	}
 }
 
-// bbolt answers a damaged file by panics, some of them in goroutines of its own
-// (bbolt#446, bbolt#778): Open has to survive them all.
-func TestOpenOfADamagedFileIsAnError(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "sessions.db")
-	s := openAt(t, path)
-	keys := fill(t, s, 300)
-	size := 0
-	_ = s.db.View(func(tx *bbolt.Tx) error { size = int(tx.Size()); return nil })
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	good, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	good = good[:size] // the rest is room to grow into
-	page := os.Getpagesize()
-	for _, damage := range []struct {
-		name string
-		do   func(b []byte) []byte
-	}{
-		{"cut off early", func(b []byte) []byte { return b[:8*page] }},
-		{"cut off after the meta pages", func(b []byte) []byte { return b[:2*page] }},
-		{"cut off in a meta page", func(b []byte) []byte { return b[:page/2] }},
-		{"both meta pages zeroed", func(b []byte) []byte { return append(make([]byte, 2*page), b[2*page:]...) }},
-		{"all but the meta pages zeroed", func(b []byte) []byte { clear(b[2*page:]); return b }},
-		{"every page but the meta pages points astray", func(b []byte) []byte {
-			for i := 2 * page; i+page <= len(b); i += page {
-				copy(b[i+16:], bytes.Repeat([]byte{0xff}, 32))
-			}
-			return b
-		}},
-		{"branches lead nowhere", func(b []byte) []byte {
-			return branches(b, page, func(p []byte) { clear(p[headerLen+8 : headerLen+16]) })
-		}},
-		{"branches without elements", func(b []byte) []byte {
-			return branches(b, page, func(p []byte) { copy(p[headerLen:], bytes.Repeat([]byte{0xff}, elementLen)); clear(p[10:12]) })
-		}},
-		{"another kind of file", func([]byte) []byte { return bytes.Repeat([]byte("origin: https://app.example\n"), 1000) }},
-		{"a short text", func([]byte) []byte { return []byte("hello") }},
-	} {
-		t.Run(damage.name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "sessions.db")
-			if err := os.WriteFile(path, damage.do(bytes.Clone(good)), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			for range 2 { // the second time shows that the lock was given back
-				s, err := Open(path, Options{})
-				if err == nil {
-					_ = s.Close()
-				}
-				if !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), path) {
-					t.Fatalf("Open: error = %v, want %v and the path", err, errDamaged)
-				}
-			}
-		})
-	}
-
-	t.Run("anything anywhere", func(t *testing.T) {
-		opened := 0
-		for seed := range uint64(200) {
-			rnd := rand.New(rand.NewPCG(seed, 0))
-			b := bytes.Clone(good)
-			at := rnd.IntN(len(b) - page)
-			if rnd.IntN(2) == 0 {
-				clear(b[at/page*page : at/page*page+page])
-			} else {
-				for range 1 + rnd.IntN(40) {
-					b[at/page*page+rnd.IntN(1+rnd.IntN(page))] ^= byte(1 + rnd.IntN(255)) // mostly in the page's head
-				}
-			}
-			path := filepath.Join(t.TempDir(), fmt.Sprint(seed))
-			if err := os.WriteFile(path, b, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			s, err := Open(path, Options{})
-			if err == nil {
-				opened++ // a free page, or the inside of a value
-				use(t, s, keys)
-				err = s.Close()
-			}
-			if err != nil && !errors.Is(err, errDamaged) {
-				t.Errorf("seed %d: error = %v, want %v", seed, err, errDamaged)
-			}
-		}
-		t.Logf("%d of 200 files opened nevertheless", opened)
-	})
-}
-
 // branches does something to every page that is a branch.
 func branches(b []byte, size int, do func(page []byte)) []byte {
 	for i := 2 * size; i+size <= len(b); i += size {
@@ -367,7 +259,7 @@ func TestVerifyFindsAPageUsedTwice(t *testing.T) {
 	s := openAt(t, path)
 	fill(t, s, 300)
 	entry := map[string][]byte{} // a bucket's name and root page, as they are in the file
-	_ = s.db.View(func(tx *bbolt.Tx) error {
+	_ = s.db.Load().View(func(tx *bbolt.Tx) error {
 		for _, name := range [][]byte{tags, used} {
 			entry[string(name)] = order.AppendUint64(bytes.Clone(name), uint64(tx.Bucket(name).RootPage()))
 		}
@@ -384,7 +276,7 @@ func TestVerifyFindsAPageUsedTwice(t *testing.T) {
 	if err := os.WriteFile(path, bytes.ReplaceAll(b, entry["used"], shared), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := verify(path, time.Second); !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), "used twice") {
+	if err := verifyAt(t, path); !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), "used twice") {
 		t.Errorf("verify: error = %v, want one about a page that is used twice", err)
 	}
 }
@@ -403,7 +295,7 @@ func TestVerifyLooksIntoSmallBuckets(t *testing.T) {
 		}
 	}
 	var root []byte
-	_ = s.db.View(func(tx *bbolt.Tx) error {
+	_ = s.db.Load().View(func(tx *bbolt.Tx) error {
 		if tx.Bucket(marks).RootPage() != 0 {
 			t.Error("the bucket of two marks is not a small one")
 		}
@@ -417,7 +309,7 @@ func TestVerifyLooksIntoSmallBuckets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := verify(path, time.Second); err != nil {
+	if err := verifyAt(t, path); err != nil {
 		t.Fatalf("verify of a sound file: %v", err)
 	}
 	noRoot := append([]byte("tags"), make([]byte, 8)...)
@@ -443,12 +335,10 @@ func TestVerifyLooksIntoSmallBuckets(t *testing.T) {
 			if err := os.WriteFile(path, row.do(bytes.Clone(good)), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if s, err := Open(path, Options{}); !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), row.want) {
-				t.Errorf("Open: error = %v, want %v and %q", err, errDamaged, row.want)
-				if err == nil {
-					_ = s.Close()
-				}
+			if err := verifyAt(t, path); !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("verify: error = %v, want %v and %q", err, errDamaged, row.want)
 			}
+			wantQuarantined(t, path, row.want)
 		})
 	}
 }
@@ -495,7 +385,7 @@ func TestVerifyFindsKeysOutOfOrder(t *testing.T) {
 			if err := os.WriteFile(path, damaged, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if err := verify(path, time.Second); !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), "out of order") {
+			if err := verifyAt(t, path); !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), "out of order") {
 				t.Errorf("verify: error = %v, want one about keys out of order", err)
 			}
 		})
@@ -514,17 +404,6 @@ func moveLast(b, to []byte) []byte {
 		}
 	}
 	return b
-}
-
-// use does whatever can be done; the process has to survive it.
-func use(t *testing.T, s *Store, keys []session.Key) {
-	t.Helper()
-	for _, key := range keys {
-		_, _ = s.Load(t.Context(), key)
-	}
-	_, _ = s.EndTagged(t.Context(), session.Tag{1}, session.Logout, session.Scope{})
-	_, _ = s.Sweep(t.Context(), session.Limits{Now: time.Now().Add(time.Minute), Lifetime: time.Second})
-	_ = s.Create(t.Context(), session.Key{1}, session.Record{Created: time.Now()})
 }
 
 // A record that makes no sense is not the absence of a session, and stands in
@@ -546,7 +425,7 @@ func TestARecordThatCannotBeReadIsUnknown(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			err := s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(sessions).Put(damaged[:], value) })
+			err := s.db.Load().Update(func(tx *bbolt.Tx) error { return tx.Bucket(sessions).Put(damaged[:], value) })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -601,7 +480,7 @@ func TestAnIndexEntryWithoutItsSessionIsDamage(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			err := s.db.Update(func(tx *bbolt.Tx) error {
+			err := s.db.Load().Update(func(tx *bbolt.Tx) error {
 				if value == nil {
 					return tx.Bucket(sessions).Delete(lost[:])
 				}
@@ -618,7 +497,7 @@ func TestAnIndexEntryWithoutItsSessionIsDamage(t *testing.T) {
 			if !errors.Is(err, errDamaged) || errors.Is(err, session.ErrAbsent) || len(endings) != step+10 {
 				t.Errorf("EndTagged = %d sessions, %v, want %d and %v", len(endings), err, step+10, errDamaged)
 			}
-			err = s.db.Update(func(tx *bbolt.Tx) error {
+			err = s.db.Load().Update(func(tx *bbolt.Tx) error {
 				return errors.Join(tx.Bucket(sessions).Delete(lost[:]), tx.Bucket(tags).Delete(tagEntry(tag, lost)))
 			})
 			if err != nil {
@@ -638,7 +517,7 @@ func TestAMarkThatCannotBeReadIsUnknown(t *testing.T) {
 			if err := s.Mark(t.Context(), tag, session.Mark{Reason: session.BackChannel, BeganBefore: now, Until: now.Add(time.Hour)}); err != nil {
 				t.Fatal(err)
 			}
-			err := s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(marks).Put(tag[:], value) })
+			err := s.db.Load().Update(func(tx *bbolt.Tx) error { return tx.Bucket(marks).Put(tag[:], value) })
 			if err != nil {
 				t.Fatal(err)
 			}

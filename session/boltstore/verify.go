@@ -5,11 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
-	"os"
-	"time"
-
-	"go.etcd.io/bbolt"
+	"unicode/utf8"
 )
 
 // bbolt keeps no list of free pages on disk for us: it finds them at open by a
@@ -33,25 +31,78 @@ const (
 	bucketEntry = 0x01
 )
 
-// verify reads the file at path, which exists, under bbolt's lock.
-func verify(path string, wait time.Duration) error {
-	db, err := openBolt(path, bbolt.Options{Timeout: wait, ReadOnly: true, NoStatistics: true})
+// A meta page is magic 4, version 4, page size 4, flags 4, root page 8, sequence
+// 8, free list 8, number of pages 8, transaction 8, and FNV-1a of all that 8.
+const (
+	metaLen     = 64
+	metaMagic   = 0xED0CDAED
+	metaVersion = 2
+	noFreelist  = ^uint64(0)
+
+	freelistPage = 0x10
+)
+
+// verify reads a file that is not empty, in which nobody writes.
+func verify(file io.ReaderAt) error {
+	m, pageSize, err := metaPage(file)
 	if err != nil {
 		return err
 	}
-	err = guard(func() error {
-		return db.View(func(tx *bbolt.Tx) error {
-			file, err := os.Open(path)
-			if err != nil {
-				return err
-			}
-			pageSize := uint64(db.Info().PageSize)
-			t := &tree{file: file, pageSize: pageSize, seen: make([]bool, uint64(tx.Size())/pageSize)}
-			err = t.walk(uint64(tx.Cursor().Bucket().RootPage()), nil, nil)
-			return errors.Join(err, file.Close())
-		})
-	})
-	return errors.Join(err, db.Close())
+	t := &tree{file: file, pageSize: pageSize, seen: make([]bool, order.Uint64(m[40:]))}
+	if err := t.walk(order.Uint64(m[16:]), nil, nil); err != nil {
+		return err
+	}
+	if list := order.Uint64(m[32:]); list != noFreelist {
+		return t.free(list)
+	}
+	return nil
+}
+
+// metaPage returns the meta page in force, without its header. There are two, written in turn, and bbolt
+// makes do with one: after damage to the newer that is the state before the last
+// write, with a session that has ended, or a refresh token that is spent. A crash
+// does not tear a meta page, which is smaller than a sector. So both have to be
+// whole.
+func metaPage(file io.ReaderAt) (m page, pageSize uint64, err error) {
+	first := make(page, 512)
+	n, err := file.ReadAt(first, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, 0, err
+	}
+	if isText(first[:n]) {
+		return nil, 0, errForeign
+	}
+	if err := first[:n].meta(); err != nil {
+		return nil, 0, fmt.Errorf("%w: the first meta page: %w", errDamaged, err)
+	}
+	first = first[headerLen:]
+	pageSize = uint64(order.Uint32(first[8:]))
+	second := make(page, headerLen+metaLen)
+	if _, err := file.ReadAt(second, int64(pageSize)); errors.Is(err, io.EOF) {
+		return nil, 0, fmt.Errorf("%w: its end is missing", errDamaged)
+	} else if err != nil {
+		return nil, 0, err
+	}
+	if err := second.meta(); err != nil {
+		return nil, 0, fmt.Errorf("%w: the second meta page: %w", errDamaged, err)
+	}
+	second = second[headerLen:]
+	if order.Uint64(second[48:]) > order.Uint64(first[48:]) {
+		return second, pageSize, nil
+	}
+	return first, pageSize, nil
+}
+
+// isText tells whether a file begins with words for people. No damage does that to
+// one of bbolt's; it is somebody's configuration, and a mistake in ours.
+func isText(b []byte) bool {
+	for range utf8.UTFMax - 1 { // the buffer may end inside a character
+		if !utf8.Valid(b) {
+			b = b[:len(b)-1]
+		}
+	}
+	control := func(r rune) bool { return r < ' ' && r != '\t' && r != '\n' && r != '\r' }
+	return len(b) > 0 && utf8.Valid(b) && bytes.IndexFunc(b, control) < 0
 }
 
 // tree is bbolt's tree of pages.
@@ -127,6 +178,31 @@ func (t *tree) page(id uint64) (page, error) {
 	return p, nil
 }
 
+// free verifies the list of free pages that a file has before its first write, or
+// from another program. All on it must be free.
+func (t *tree) free(id uint64) error {
+	p, err := t.page(id)
+	if err != nil {
+		return err
+	}
+	ids := p[headerLen:]
+	n := uint64(p.count())
+	if n == 0xffff { // there are more: the first number is how many
+		n, ids = order.Uint64(ids), ids[8:]
+	}
+	if p.flags() != freelistPage || n > uint64(len(ids)/8) {
+		return fmt.Errorf("%w: page %d is no list of free pages", errDamaged, id)
+	}
+	for i := range n {
+		free := order.Uint64(ids[i*8:])
+		if free < 2 || free >= uint64(len(t.seen)) || t.seen[free] {
+			return fmt.Errorf("%w: page %d is listed as free", errDamaged, free)
+		}
+		t.seen[free] = true
+	}
+	return nil
+}
+
 func (t *tree) read(p page, id uint64) error {
 	_, err := t.file.ReadAt(p, int64(id*t.pageSize))
 	if errors.Is(err, io.EOF) {
@@ -144,6 +220,27 @@ func (p page) id() uint64       { return order.Uint64(p) }
 func (p page) flags() uint16    { return order.Uint16(p[8:]) }
 func (p page) count() int       { return int(order.Uint16(p[10:])) }
 func (p page) overflow() uint64 { return uint64(order.Uint32(p[12:])) }
+
+// meta verifies a meta page. Its header says nothing that matters.
+func (p page) meta() error {
+	if len(p) < headerLen+metaLen {
+		return errors.New("cut off")
+	}
+	m := p[headerLen:]
+	sum := fnv.New64a()
+	sum.Write(m[:metaLen-8])
+	switch pageSize := order.Uint32(m[8:]); {
+	case order.Uint32(m) != metaMagic:
+		return errors.New("it is none")
+	case order.Uint32(m[4:]) != metaVersion:
+		return fmt.Errorf("bbolt's version %d", order.Uint32(m[4:]))
+	case order.Uint64(m[metaLen-8:]) != sum.Sum64():
+		return errors.New("its checksum is wrong")
+	case pageSize < 1<<10 || pageSize > 1<<24 || pageSize&(pageSize-1) != 0:
+		return fmt.Errorf("a page size of %d", pageSize)
+	}
+	return nil
+}
 
 // element is an entry of a page. Child is the page that it leads to, if any, and
 // inside the page of a small bucket.
