@@ -92,8 +92,12 @@ func skew(asked, answered time.Time, answer rueidis.RedisResult) (time.Duration,
 // ClockSkew tells by how much the clock of this process is ahead of the server's,
 // give or take the time the question takes.
 func (s *Store) ClockSkew(ctx context.Context) (time.Duration, error) {
+	return s.clockSkew(ctx, "time")
+}
+
+func (s *Store) clockSkew(ctx context.Context, op string) (time.Duration, error) {
 	asked := s.opts.now()
-	answers, err := s.ask(ctx, "time", []command{
+	answers, err := s.ask(ctx, op, []command{
 		func(b rueidis.Builder, _ bool) rueidis.Completed { return b.Time().Build() },
 	})
 	if err != nil {
@@ -101,18 +105,18 @@ func (s *Store) ClockSkew(ctx context.Context) (time.Duration, error) {
 	}
 	by, err := skew(asked, s.opts.now(), answers[0])
 	if err != nil {
-		return 0, unknown("time", err)
+		return 0, unknown(op, err)
 	}
 	return by, nil
 }
 
 // ahead is Ahead once that is known: a record that is written before would have
 // times of another clock.
-func (s *Store) ahead(ctx context.Context) (time.Duration, error) {
+func (s *Store) ahead(ctx context.Context, op string) (time.Duration, error) {
 	c := &s.following.clock
 	if !c.known.Load() {
 		asked := time.Now()
-		measured, err := s.ClockSkew(ctx)
+		measured, err := s.clockSkew(ctx, op)
 		if err != nil {
 			return 0, err
 		}

@@ -28,9 +28,14 @@ func (s *Store) run(ctx context.Context, op string, cmd command) ([]rueidis.Redi
 
 // Create adds a session.
 func (s *Store) Create(ctx context.Context, key session.Key, rec session.Record) error {
-	ttl := millis(time.Until(rec.Expires) + session.TombstoneGrace + sweepSlack)
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
+	ahead, err := s.ahead(ctx, "create")
+	if err != nil {
+		return err
+	}
+	ttl := millis(s.opts.until(rec.Expires) + session.TombstoneGrace + sweepSlack)
+	rec = shifted(rec, -ahead)
 	if s.layout.spread() {
 		if err := s.announce(ctx, key, rec, ttl); err != nil {
 			return err
@@ -71,6 +76,10 @@ func (s *Store) Load(ctx context.Context, key session.Key) (session.Record, erro
 	if err != nil {
 		return session.Record{}, err
 	}
+	ahead, err := s.ahead(ctx, "load")
+	if err != nil {
+		return session.Record{}, err
+	}
 	value, err := answers[1].ToString()
 	if rueidis.IsRedisNil(err) {
 		return session.Record{}, session.ErrAbsent
@@ -82,12 +91,13 @@ func (s *Store) Load(ctx context.Context, key session.Key) (session.Record, erro
 	if err != nil && !rueidis.IsRedisNil(err) {
 		return session.Record{}, unknown("load", err)
 	}
-	return s.decoded("load", value, used)
+	return s.decoded("load", value, used, ahead)
 }
 
-// decoded is decode with errors of the contract. The use of a session that was
-// created while it was read is its creation.
-func (s *Store) decoded(op, value string, used float64) (session.Record, error) {
+// decoded is decode with errors of the contract, as told by a clock that is ahead
+// by so much. The use of a session that was created while it was read is its
+// creation.
+func (s *Store) decoded(op, value string, used float64, ahead time.Duration) (session.Record, error) {
 	rec, err := decode(value, used)
 	if err == errDamaged {
 		return session.Record{}, unknown(op, err)
@@ -95,7 +105,7 @@ func (s *Store) decoded(op, value string, used float64) (session.Record, error) 
 	if err == nil && used == 0 {
 		rec.Used = rec.Created
 	}
-	return rec, err
+	return shifted(rec, ahead), err
 }
 
 // Replace writes data if the session is live and at the version.
@@ -107,13 +117,17 @@ func (s *Store) Replace(ctx context.Context, key session.Key, version uint64, da
 
 // End turns a live session that meets the condition into a tombstone.
 func (s *Store) End(ctx context.Context, key session.Key, reason session.Reason, c session.Condition) (session.Record, error) {
+	ahead, err := s.ahead(ctx, "end")
+	if err != nil {
+		return session.Record{}, err
+	}
 	p := s.layout.of(key)
 	version, unused := "", ""
 	if c.Version != 0 {
 		version = fmt.Sprintf("%020d", c.Version)
 	}
 	if !c.UnusedSince.IsZero() {
-		unused = score(c.UnusedSince)
+		unused = score(c.UnusedSince.Add(-ahead))
 	}
 	answer, err := s.run(ctx, "end", endScript.call([]string{p.used, p.created, p.expires, p.session(key)},
 		p.base, string(key[:]), string(reason), version, unused))
@@ -131,15 +145,22 @@ func (s *Store) End(ctx context.Context, key session.Key, reason session.Reason,
 	if err != nil {
 		return session.Record{}, unknown("end", err)
 	}
-	return s.decoded("end", value, used)
+	return s.decoded("end", value, used, ahead)
 }
 
 // Touch moves Used forward. A set of uses has live sessions only.
 func (s *Store) Touch(ctx context.Context, touches []session.Touch) error {
+	if len(touches) == 0 {
+		return ctx.Err()
+	}
+	ahead, err := s.ahead(ctx, "touch")
+	if err != nil {
+		return err
+	}
 	parts := map[int][]session.Touch{}
 	for _, t := range touches {
 		n := s.layout.number(t.Key)
-		parts[n] = append(parts[n], t)
+		parts[n] = append(parts[n], session.Touch{Key: t.Key, At: shift(t.At, -ahead)})
 	}
 	var cmds []command
 	for n, part := range parts {
@@ -148,9 +169,6 @@ func (s *Store) Touch(ctx context.Context, touches []session.Touch) error {
 			part = part[len(batch):]
 			cmds = append(cmds, touch(s.layout.in(n).used, batch))
 		}
-	}
-	if len(cmds) == 0 {
-		return ctx.Err()
 	}
 	answers, err := s.ask(ctx, "touch", cmds)
 	if err != nil {
@@ -177,7 +195,7 @@ func touch(set string, batch []session.Touch) command {
 
 // Once claims a key until a time.
 func (s *Store) Once(ctx context.Context, key session.Key, until time.Time) error {
-	name, life := s.layout.of(key).once(key), time.Until(until)
+	name, life := s.layout.of(key).once(key), s.opts.until(until)
 	cmd := func(b rueidis.Builder, _ bool) rueidis.Completed {
 		return b.Arbitrary("SET").Keys(name).Args("1", "NX", "PX", millis(life)).Build()
 	}

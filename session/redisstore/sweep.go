@@ -13,6 +13,11 @@ import (
 // Sweep ends what is over by the limits. What else runs out, Redis forgets by
 // itself.
 func (s *Store) Sweep(ctx context.Context, l session.Limits) ([]session.Ending, error) {
+	ahead, err := s.ahead(ctx, "sweep")
+	if err != nil {
+		return nil, err
+	}
+	l.Now = l.Now.Add(-ahead)
 	over := passes(l)
 	var all []session.Ending
 	var damage error

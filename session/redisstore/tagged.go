@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/redis/rueidis"
 
@@ -79,7 +78,7 @@ func (s *Store) sorted(op string, members []int64) ([]int, error) {
 // Mark marks a tag: its directory first, so that no session can be announced any
 // more that the marks of the partitions would miss.
 func (s *Store) Mark(ctx context.Context, tag session.Tag, m session.Mark) error {
-	life := time.Until(m.Until)
+	life := s.opts.until(m.Until)
 	if life <= 0 { // it counts for nothing
 		if err := s.enter(ctx); err != nil {
 			return err
@@ -238,6 +237,10 @@ func endings(parts []rueidis.RedisMessage, each int, reason func([]rueidis.Redis
 
 // Tagged lists live sessions that carry the tag.
 func (s *Store) Tagged(ctx context.Context, tag session.Tag, after session.Key, limit int) ([]session.Listed, error) {
+	ahead, err := s.ahead(ctx, "tagged")
+	if err != nil {
+		return nil, err
+	}
 	places, err := s.places(ctx, "tagged", tag)
 	if err != nil {
 		return nil, err
@@ -254,7 +257,10 @@ func (s *Store) Tagged(ctx context.Context, tag session.Tag, after session.Key, 
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, page...)
+		for _, l := range page {
+			l.Record = shifted(l.Record, ahead)
+			all = append(all, l)
+		}
 		places = places[some:]
 	}
 	return all, nil
@@ -324,7 +330,7 @@ func (s *Store) listed(parts []rueidis.RedisMessage) (session.Listed, error) {
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return session.Listed{}, unknown("tagged", err)
 	}
-	rec, err := s.decoded("tagged", value, used)
+	rec, err := s.decoded("tagged", value, used, 0)
 	if err != nil {
 		return session.Listed{}, err
 	}
