@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"sessiongate/cmd/sessiongate/config"
@@ -75,10 +76,7 @@ func (r *reloader) reload() {
 // needsRestart refuses changes of what is made once, at the start.
 func needsRestart(old, now *config.Config) error {
 	var errs []error
-	for _, row := range []struct {
-		key       string
-		unchanged bool
-	}{
+	for _, row := range append(storeRows(&old.Session.Store, &now.Session.Store), []startRow{
 		{"listen", old.Listen == now.Listen},
 		{"tls", old.SpeaksTLS() == now.SpeaksTLS()},
 		{"tls.redirect", old.TLS.Redirect == now.TLS.Redirect},
@@ -88,13 +86,40 @@ func needsRestart(old, now *config.Config) error {
 		{"admin.listen", old.Admin.Listen == now.Admin.Listen},
 		{"admin.socket", old.Admin.Socket == now.Admin.Socket},
 		{"log.format", old.Log.Format == now.Log.Format},
-		{"session.store", old.Session.Store == now.Session.Store},
-	} {
+	}...) {
 		if !row.unchanged {
 			errs = append(errs, now.Problem(row.key, "was changed, which needs a restart", "restart the gateway, or change it back"))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// startRow is about a key that only the start reads.
+type startRow struct {
+	key       string
+	unchanged bool
+}
+
+// storeRows are about the store: all of it but passwords and CAs, which each new
+// connection asks for.
+func storeRows(old, now *config.Store) []startRow {
+	if old.Redis == nil || now.Redis == nil {
+		return []startRow{{"session.store", *old == *now}}
+	}
+	o, n := old.Redis, now.Redis
+	const redis = "session.store.redis."
+	return []startRow{
+		{redis + "addresses", slices.Equal(o.Addresses, n.Addresses)},
+		{redis + "db", o.DB == n.DB},
+		{redis + "tls", (o.TLS == nil) == (n.TLS == nil)},
+		{redis + "sentinel.master", o.Sentinel.Master == n.Sentinel.Master},
+		{redis + "cluster", o.Cluster == n.Cluster},
+		{redis + "prefix", o.Prefix == n.Prefix},
+		{redis + "liveness", o.Liveness == n.Liveness},
+		{redis + "grace", o.Grace == n.Grace},
+		{redis + "wait_replicas", o.WaitReplicas == n.WaitReplicas},
+		{redis + "insecure_plaintext", o.InsecurePlaintext == n.InsecurePlaintext},
+	}
 }
 
 // adopt builds an edition and puts it in the place of the one in force, whose

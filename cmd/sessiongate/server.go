@@ -17,7 +17,6 @@ import (
 	"sessiongate/oidc"
 	"sessiongate/proxy"
 	"sessiongate/session"
-	"sessiongate/session/boltstore"
 )
 
 // server is one running gateway: the listeners, the store and the sessions, which
@@ -81,13 +80,11 @@ func (s *server) open(cfg *config.Config) (err error) {
 		}
 		s.redirectSocket = newPatientListener(socket, cfg.Limits.Connections, &s.writeTimeout)
 	}
-	store, err := boltstore.Open(string(cfg.Session.Store.Bbolt.Path), boltstore.Options{})
-	if err != nil {
+	if s.store, err = s.openStore(cfg); err != nil {
 		return err
 	}
-	s.store = store
-	// Whoever has the store is alone with this configuration: a socket that answers
-	// nobody is not of a process that is just starting.
+	// Whoever has the listeners and the store is alone with this configuration: a
+	// socket that answers nobody is not of a process that is just starting.
 	if path := string(cfg.Admin.Socket); path != "" {
 		if s.localSocket, err = listenSocket(path); err != nil {
 			return fmt.Errorf("admin.socket: %w; its directory has to exist, and nothing else may be in its place: see %s", err, cfg.Files[0])

@@ -99,14 +99,49 @@ type Cookie struct {
 	Persistent bool   `yaml:"persistent" default:"false"`
 }
 
-// Store says where sessions are kept.
+// Store says where sessions are kept: in Redis, or else in a file.
 type Store struct {
-	Bbolt Bbolt `yaml:"bbolt"`
+	Bbolt Bbolt  `yaml:"bbolt"`
+	Redis *Redis `yaml:"redis"`
 }
 
-// Bbolt is a store in one file, for one process.
+// Bbolt is a store in one file, for one process. The path is empty where there is
+// a Redis.
 type Bbolt struct {
 	Path Path `yaml:"path" default:"sessions.db"`
+}
+
+// Redis is a store for any number of processes, in Redis or Valkey. Without
+// RedisTLS they are talked to in plain TCP.
+type Redis struct {
+	Addresses         []string      `yaml:"addresses" required:"true"`
+	Username          Secret        `yaml:"username"`
+	Password          Secret        `yaml:"password"`
+	DB                int           `yaml:"db" default:"0"`
+	TLS               *RedisTLS     `yaml:"tls"`
+	Sentinel          Sentinel      `yaml:"sentinel"`
+	Cluster           bool          `yaml:"cluster" default:"false"`
+	Prefix            string        `yaml:"prefix" default:"sessiongate:"`
+	Liveness          time.Duration `yaml:"liveness" default:"1s"`
+	Grace             time.Duration `yaml:"grace" default:"0s"`
+	WaitReplicas      int           `yaml:"wait_replicas" default:"0"`
+	InsecurePlaintext bool          `yaml:"insecure_plaintext" default:"false"`
+}
+
+// RedisTLS says whom to trust as the Redis.
+type RedisTLS struct {
+	CA File `yaml:"ca"`
+
+	// Pool is what the file holds; nil when none is named: the system's CAs.
+	Pool *x509.CertPool `json:"-"`
+}
+
+// Sentinel says how to find the server by Sentinels; without a master there are
+// none.
+type Sentinel struct {
+	Master   string `yaml:"master"`
+	Username Secret `yaml:"username"`
+	Password Secret `yaml:"password"`
 }
 
 // App is one single-page app at one origin.

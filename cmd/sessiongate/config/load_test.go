@@ -189,6 +189,45 @@ func TestLogoutHostsMayDifferInThePort(t *testing.T) {
 	}
 }
 
+func TestRedisIsSpokenToInTheClearOnThisMachineOnly(t *testing.T) {
+	const near = `"127.0.0.1:6379"`
+	for _, row := range []struct{ name, redis, want string }{
+		{"loopback", `addresses: ["[::1]:6379"]`, ""},
+		{"localhost", `addresses: ["localhost:6379"]`, ""},
+		{"a name that a resolver may give anybody", `addresses: ["redis.localhost:6379"]`, "addresses[0]: would send passwords"},
+		{"another machine", `addresses: ["10.1.2.3:6379"]`, "addresses[0]: would send passwords"},
+		{"another machine, and it is said to be well", `addresses: ["10.1.2.3:6379"], insecure_plaintext: true`, ""},
+		{"another machine, with the system's CAs", `addresses: ["redis.example.com:6379"], tls: {}`, ""},
+		{"another machine behind one of this", `addresses: [` + near + `, "redis.example.com:6379"], cluster: true`, "addresses[1]: would send passwords"},
+		{"several Sentinels", `addresses: [` + near + `, "127.0.0.1:6380"], sentinel: {master: shop, username: s, password: s}, db: 7`, ""},
+		{"a port that is none", `addresses: ["127.0.0.1:70000"]`, "addresses[0]: is not host:port"},
+		{"no port", `addresses: ["127.0.0.1"]`, "addresses[0]: is not host:port"},
+		{"no host", `addresses: [":6379"]`, "addresses[0]: is not host:port"},
+		{"the default user", `addresses: [` + near + `], password: s`, ""},
+		{"bbolt besides", `addresses: [` + near + `]}, bbolt: {path: x.db`, "bbolt: stands beside redis"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			c, err := Parse("c.yaml", []byte(strings.Replace(leastConfig, "session: {", "session: {store: {redis: {"+row.redis+"}}, ", 1)))
+			switch {
+			case row.want == "" && (err != nil || c.Session.Store.Redis == nil || c.Session.Store.Bbolt.Path != ""):
+				t.Errorf("refused: %v", err)
+			case row.want != "" && !strings.Contains(fmt.Sprint(err), row.want):
+				t.Errorf("error = %v, want %q in it", err, row.want)
+			}
+		})
+	}
+}
+
+func TestALongSilenceOfTheStoreIsUnwiseToBelieve(t *testing.T) {
+	c, err := Parse("c.yaml", []byte(strings.Replace(leastConfig, "session: {", `session: {store: {redis: {addresses: ["127.0.0.1:6379"], liveness: 11s}}, `, 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Warnings().Error(); !strings.Contains(got, "session.store.redis.liveness: is very long") {
+		t.Errorf("warnings = %s", got)
+	}
+}
+
 func TestTheAdminSocketIsAFileOfItsOwn(t *testing.T) {
 	_, err := Parse("c.yaml", []byte(strings.Replace(leastConfig, "session: {", "session: {store: {bbolt: {path: x.db}}, ", 1)+`admin: {socket: ./x.db}`))
 	if !strings.Contains(fmt.Sprint(err), "admin.socket: is the path of the store") {

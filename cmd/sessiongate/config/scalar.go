@@ -87,6 +87,9 @@ func (d *decoder) read(n ast.Node, secret bool) (scalar, *fault) {
 		s.text = n.Value.Value
 	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode:
 		return s, &fault{"is " + nodeName(n) + ", which this file may not hold", "write the value itself"}
+	case *ast.MappingNode, *ast.MappingValueNode:
+		// Within braces the parser takes host:port for one.
+		return s, &fault{"is a mapping, not a single value", "write one value, in quotes where it holds a colon"}
 	default:
 		return s, &fault{"is " + nodeName(n) + ", not a single value", "write one value"}
 	}

@@ -60,14 +60,56 @@ func TestTheExampleHoldsEveryKeyAndLoads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r, err := Parse(example, withRedis(t))
+	if err != nil {
+		t.Fatal(err)
+	}
 	held := make(map[string]bool)
-	for key := range c.src.at {
-		held[index.ReplaceAllString(key, "[]")] = true
+	for _, c := range []*Config{c, r} {
+		for key := range c.src.at {
+			held[index.ReplaceAllString(key, "[]")] = true
+		}
 	}
 	for key := range schema(reflect.TypeFor[Config](), "") {
 		if !held[key] {
 			t.Errorf("config.example.yaml lacks %s", key)
 		}
+	}
+}
+
+// withRedis is the example with the store that it has in comments, in the place of
+// the file.
+func withRedis(t *testing.T) []byte {
+	t.Helper()
+	text, err := os.ReadFile(example)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bbolt := regexp.MustCompile(`(?m)^    bbolt:\n.*\n(    # Instead, .*\n)?`).ReplaceAll(text, nil)
+	lines := regexp.MustCompile(`(?m)^    # (redis:|  [a-z_ ]+:)`)
+	if len(bbolt) == len(text) || !lines.Match(bbolt) {
+		t.Fatal("config.example.yaml has no store, or no redis in comments")
+	}
+	return lines.ReplaceAll(bbolt, []byte("    $1"))
+}
+
+func TestTheExamplesRedisSaysWhatTheDefaultsAre(t *testing.T) {
+	setExampleEnvironment(t)
+	c, err := Parse(example, withRedis(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	least, err := Parse(example, []byte(strings.Replace(leastConfig, "session: {", `session: {store: {redis: {addresses: ["127.0.0.1:6379"]}}, `, 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, want := *c.Session.Store.Redis, *least.Session.Store.Redis
+	if got.TLS == nil || got.TLS.CA != "" || want.TLS != nil {
+		t.Errorf("tls = %v in the example, %v where it is absent", got.TLS, want.TLS)
+	}
+	got.TLS = nil
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("the example's values:\n%+v\nthe defaults:\n%+v", got, want)
 	}
 }
 
@@ -131,6 +173,7 @@ func TestTheDefaultsAreThoseOfTheDesign(t *testing.T) {
 		{"session.max_per_user", c.Session.MaxPerUser, 0},
 		{"session.cookie", c.Session.Cookie, Cookie{"", "strict", false}},
 		{"session.store.bbolt.path", c.Session.Store.Bbolt.Path, Path("/etc/sessiongate/sessions.db")},
+		{"session.store.redis", c.Session.Store.Redis == nil, true},
 		{"base_path", app.BasePath, "/bff"},
 		{"scopes", strings.Join(app.OIDC.Scopes, " "), "openid profile email offline_access"},
 		{"login_params", strings.Join(app.OIDC.LoginParams, " "), "prompt login_hint ui_locales acr_values max_age"},

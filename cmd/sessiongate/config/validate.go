@@ -18,6 +18,9 @@ import (
 
 // complete fills in the defaults that depend on other keys.
 func (c *Config) complete() {
+	if c.Session.Store.Redis != nil {
+		c.Session.Store.Bbolt.Path = ""
+	}
 	for i := range c.Apps {
 		for j := range c.Apps[i].Routes {
 			r := &c.Apps[i].Routes[j]
@@ -130,9 +133,7 @@ func (c *Config) validateSession() {
 	if s.Lifetime == 0 {
 		c.report("session.lifetime", "is zero", "sessions need an end: write a duration such as 12h")
 	}
-	if s.Store.Bbolt.Path == "" {
-		c.report("session.store.bbolt.path", "is empty", "name a file")
-	}
+	c.validateStore()
 	c.validateKeys()
 	c.validateCookie()
 }

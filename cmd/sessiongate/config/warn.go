@@ -104,6 +104,22 @@ func (w *warner) session(s *Session) {
 	if s.Cookie.Persistent {
 		w.warn("session.cookie.persistent", "keeps sessions when the browser is closed", "leave it off for shared computers")
 	}
+	if s.Store.Redis != nil {
+		w.redis("session.store.redis", s.Store.Redis)
+	}
+}
+
+func (w *warner) redis(key string, r *Redis) {
+	if r.InsecurePlaintext {
+		w.warn(key+".insecure_plaintext", "sends the store's password and sealed sessions over the network without TLS", "only where the network itself is encrypted: set tls")
+	}
+	if r.Liveness > 10*time.Second {
+		w.warn(key+".liveness", "is very long", "when the network loses packets in silence, a session that ended elsewhere is served that long: stay within 10s")
+	}
+	w.short(key+".liveness", r.Liveness, 100*time.Millisecond, "a pause of the store or the network is an outage then, and users see 503: allow 1s")
+	if r.Grace > 0 {
+		w.warn(key+".grace", "lets sessions in memory go on while the store does not answer", "a logout elsewhere takes effect only that much later: leave it 0s unless an outage would do more harm")
+	}
 }
 
 func (w *warner) app(c *Config, key string, app *App) {
