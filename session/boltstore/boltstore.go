@@ -113,6 +113,7 @@ type Store struct {
 	closing   chan struct{}
 	closeOnce sync.Once
 	compactor sync.WaitGroup
+	oneCopy   sync.Mutex // held by a compaction: there is one name for copies
 }
 
 var _ session.Store = (*Store)(nil)

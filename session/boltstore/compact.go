@@ -12,9 +12,9 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// bbolt never gives room back: the file stays as large as it ever was. So when it
-// is more than twice as large as it would have to be, what is in it is copied to a
-// new one, which takes its place. Meanwhile the old one is read and written as
+// bbolt never gives room back: the file stays as large as it ever was. So before it
+// is twice as large as it would have to be, what is in it is copied to a new one,
+// which takes its place. Meanwhile the old one is read and written as
 // ever. The copy need not be of one moment: what is written from its beginning on
 // is noted, by its keys, and copied again, until so little is left that the writer
 // can wait for it.
@@ -55,14 +55,15 @@ func (s *Store) compactNowAndThen() {
 	}
 }
 
-// compactIfWorthIt compacts the file if that halves it.
+// compactIfWorthIt compacts the file if it is about to be twice as large as what it
+// needs, of which there is only an estimate.
 func (s *Store) compactIfWorthIt() error {
 	info, err := os.Stat(s.path)
 	if err != nil || info.Size() <= s.least {
 		return err
 	}
 	needed, err := s.needed()
-	if err != nil || info.Size() <= 2*needed {
+	if err != nil || 4*info.Size() <= 7*needed {
 		return err
 	}
 	if f, err := s.fileSystem(filepath.Dir(s.path)); err != nil {
@@ -150,6 +151,8 @@ func (s *Store) walkPortion(bucket, after []byte, fn func(bucket, key, value []b
 
 // compact puts a copy in the place of the file.
 func (s *Store) compact() (err error) {
+	s.oneCopy.Lock()
+	defer s.oneCopy.Unlock()
 	begun := time.Now()
 	before := s.db.Load()
 	copied, err := s.newCopy()

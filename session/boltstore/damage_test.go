@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,15 +22,26 @@ import (
 )
 
 // journal is a log that tests read.
-type journal struct{ bytes.Buffer }
+type journal struct {
+	mu   sync.Mutex // guards text
+	text bytes.Buffer
+}
 
-func (j *journal) logger() *slog.Logger { return slog.New(slog.NewJSONHandler(&j.Buffer, nil)) }
+func (j *journal) logger() *slog.Logger { return slog.New(slog.NewJSONHandler(j, nil)) }
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(p)
+}
 
 // lines are those of an event.
-func (j *journal) lines(t *testing.T, event string) []map[string]any {
+func (j *journal) lines(t testing.TB, event string) []map[string]any {
 	t.Helper()
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	var all []map[string]any
-	for d := json.NewDecoder(bytes.NewReader(j.Bytes())); ; {
+	for d := json.NewDecoder(bytes.NewReader(j.text.Bytes())); ; {
 		var line map[string]any
 		err := d.Decode(&line)
 		if errors.Is(err, io.EOF) {
