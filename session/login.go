@@ -62,7 +62,8 @@ func (a *App) Create(ctx context.Context, l Login) (*Session, *http.Cookie, erro
 	if err != nil {
 		return nil, nil, err
 	}
-	// What ended it meanwhile has told nobody but the store and the cache.
+	// What ended it meanwhile has told nobody but the store and the cache. A shared
+	// store tells of what was read of it, and this was not yet.
 	if s.end.Load() != nil || !a.m.cache.holds(s) {
 		if s, err = a.load(ctx, cookie.Value); errors.Is(err, ErrAbsent) {
 			return nil, nil, ErrNone
@@ -89,6 +90,10 @@ func (a *App) insert(ctx context.Context, s *Session, rec Record) error {
 			return ErrNone
 		}
 		return unknown(err)
+	}
+	if a.m.shared != nil {
+		a.m.cache.giveUp(s.key, f)
+		return nil
 	}
 	a.m.cache.put(s, f) // not if it ended already
 	return nil
