@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync"
@@ -16,26 +17,40 @@ type life struct {
 	w       *world
 	name    string
 	cookie  string
-	browser *gatewaytest.Browser // with the cookie, whatever answers make of it
+	browser *gatewaytest.Browser   // with the cookie, whatever answers make of it
+	ways    []*gatewaytest.Browser // the same, to each of the gateways
 
-	mu     sync.Mutex
-	grant  string    // the provider's name of it; "" before the API told
-	ending time.Time // when somebody first tried to end it; zero: nobody, or in vain for certain
-	// revoked: the provider ended its grant, so that the next refresh ends the session.
-	revoked bool
-	ended   time.Time // when somebody was told that it had ended
-	how     string    // how it ended
-	lost    bool      // it ended though nobody wanted it to
-	open    int       // streams
+	mu    sync.Mutex
+	grant string // the provider's name of it; "" before the API told
+	// tried is when somebody first tried to end it so, unless it was in vain for
+	// certain.
+	tried map[string]time.Time
+	ended time.Time // when somebody was told that it had ended
+	how   string    // how it ended
+	lost  bool      // it ended though nobody wanted it to
+	open  int       // streams
 }
 
 func (w *world) newLife(name string, b *gatewaytest.Browser) *life {
-	return &life{w: w, name: name, cookie: b.Session(), browser: b.Steal(w.World, b.Session())}
+	l := &life{w: w, name: name, cookie: b.Session(), browser: b.Steal(w.World, b.Session()), tried: map[string]time.Time{}}
+	for _, g := range w.Gateways {
+		l.ways = append(l.ways, l.browser.Via(g))
+	}
+	return l
+}
+
+// way is one of the ways to the gateways: by the balancer, or to one of them, ready
+// or not.
+func (l *life) way(random *rand.Rand) *gatewaytest.Browser {
+	if n := random.IntN(1 + len(l.ways)); n > 0 {
+		return l.ways[n-1]
+	}
+	return l.browser
 }
 
 // ask is a request and what came of it.
 type ask struct {
-	what       string
+	what, way  string
 	begun, got time.Time
 	answer     *gatewaytest.Answer
 	err        error
@@ -44,15 +59,18 @@ type ask struct {
 
 func (a *ask) String() string {
 	if a.err != nil {
-		return fmt.Sprintf("%s of %s, at %s: %v", a.what, clock(a.begun), clock(a.got), a.err)
+		return fmt.Sprintf("%s%s of %s, at %s: %v", a.what, a.way, clock(a.begun), clock(a.got), a.err)
 	}
-	return fmt.Sprintf("%s of %s, at %s: %s", a.what, clock(a.begun), clock(a.got), a.answer)
+	return fmt.Sprintf("%s%s of %s, at %s: %s", a.what, a.way, clock(a.begun), clock(a.got), a.answer)
 }
 
 // call calls the API by way of a browser and judges the answer. It tells whether
 // the answer was good: one that says that the session lives, or is over.
 func (l *life) call(b *gatewaytest.Browser, strict bool) bool {
 	a := &ask{what: "call", begun: time.Now(), strict: strict}
+	if i := slices.Index(l.ways, b); i >= 0 {
+		a.way = fmt.Sprintf(" by gateway %d", i)
+	}
 	a.answer, a.err = b.Call()
 	a.got = time.Now()
 	l.w.count.calls.Add(1)
@@ -99,37 +117,29 @@ func (l *life) over(a *ask) {
 	if l.ended.IsZero() {
 		l.ended, l.how = a.got, reason
 	}
-	tried := !l.ending.IsZero() && l.ending.Before(a.got)
-	switch reason {
-	case "logout":
-		if tried {
-			return
-		}
-	case "backchannel":
-		if tried && l.revoked {
-			return
-		}
-	case "refresh_rejected":
-		if l.revoked {
-			return
-		}
-		if !l.lost {
-			l.lost = true
-			l.w.count.lost.Add(1)
-		}
-		return // the provider has to have a reason, too
+	if at := l.tried[reason]; !at.IsZero() && at.Before(a.got) {
+		return
 	}
-	l.w.wrong("%s: %s, and nobody ended it", l.name, a)
+	if reason != "refresh_rejected" {
+		l.w.wrong("%s: %s, and nobody ended it", l.name, a)
+		return
+	}
+	if !l.lost { // the provider has to have a reason
+		l.lost = true
+		l.w.count.lost.Add(1)
+	}
 }
 
-// end notes that somebody tries to end the session.
-func (l *life) end(revoked bool) {
+// end notes that somebody tries to end the session, for which each of the reasons
+// may be told.
+func (l *life) end(reasons ...string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ending.IsZero() {
-		l.ending = time.Now()
+	for _, reason := range reasons {
+		if l.tried[reason].IsZero() {
+			l.tried[reason] = time.Now()
+		}
 	}
-	l.revoked = l.revoked || revoked
 }
 
 // acknowledged notes that somebody was told that the session has ended.
@@ -145,8 +155,8 @@ func (l *life) acknowledged(how string) {
 func (l *life) survived() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ended.IsZero() && !l.revoked {
-		l.ending = time.Time{}
+	if l.ended.IsZero() && l.tried["backchannel"].IsZero() {
+		clear(l.tried)
 	}
 }
 
@@ -164,9 +174,10 @@ var excuses = []struct {
 	kinds   []kind
 	after   time.Duration
 }{
-	{"the connection was cut, or no gateway was there", func(a *ask) bool {
-		return a.err != nil || a.answer.Header.Get(gatewaytest.BalancerError) != ""
-	}, gatewayKinds, 3 * time.Second},
+	{"the connection was cut", func(a *ask) bool { return a.err != nil }, gatewayKinds, 3 * time.Second},
+	{"no gateway was there, or ready", func(a *ask) bool {
+		return a.answer.Header.Get(gatewaytest.BalancerError) != ""
+	}, slices.Concat(gatewayKinds, storeKinds), 3 * time.Second},
 	{"the store does not answer", func(a *ask) bool {
 		return a.answer.Problem.Code == "store_unavailable"
 	}, slices.Concat(storeKinds, gatewayKinds), 5 * time.Second},
@@ -184,7 +195,7 @@ var excuses = []struct {
 // excuse looks for what explains a failure.
 func (w *world) excuse(name string, a *ask) {
 	for _, e := range excuses {
-		if (a.answer != nil || a.err != nil) && e.is(a) {
+		if e.is(a) {
 			if a.answer != nil && a.answer.Status == http.StatusServiceUnavailable {
 				w.count.unavailable.Add(1)
 				w.wantRetryAfter(name, a)

@@ -78,7 +78,8 @@ func (p *person) login() {
 func (p *person) tabs() {
 	var tabs sync.WaitGroup
 	for range 1 + p.random.IntN(4) {
-		tabs.Go(func() { p.life.call(p.life.browser, false) })
+		way := p.life.way(p.random)
+		tabs.Go(func() { p.life.call(way, false) })
 	}
 	tabs.Wait()
 }
@@ -87,7 +88,7 @@ func (p *person) tabs() {
 func (p *person) logout() {
 	var tabs sync.WaitGroup
 	tabs.Go(func() { p.life.call(p.life.browser, false) })
-	p.life.end(false)
+	p.life.end("logout")
 	a := &ask{what: "logout", begun: time.Now()}
 	a.answer, a.err = p.life.browser.Steal(p.w.World, p.life.cookie).Fetch(http.MethodPost, "/bff/logout")
 	a.got = time.Now()
@@ -104,7 +105,7 @@ func (p *person) logout() {
 // loggedOut is logged out by the provider, which has told everybody or tries
 // again.
 func (p *person) loggedOut() {
-	p.life.end(true)
+	p.life.end("backchannel", "refresh_rejected") // its grant is revoked
 	sent := p.w.Provider.Logout(p.name)
 	for {
 		p.notBefore = time.Now().Add(time.Second).Truncate(time.Second)
@@ -126,7 +127,7 @@ func (p *person) loggedOut() {
 func (p *person) lookBack() {
 	if n := len(p.former); n > 0 {
 		l := p.former[max(0, n-1-p.random.IntN(5))]
-		l.call(l.browser, false)
+		l.call(l.way(p.random), false)
 	}
 }
 
@@ -209,7 +210,7 @@ func (l *life) streamEnded(at time.Time) {
 func (l *life) explained() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return !l.ended.IsZero() || !l.ending.IsZero()
+	return !l.ended.IsZero() || len(l.tried) > 0
 }
 
 // streamPatience is the second in which streams end (DESIGN.md, section 7), on a

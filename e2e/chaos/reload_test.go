@@ -36,6 +36,9 @@ func TestReloadWithoutStore(t *testing.T) {
 			p.life.call(p.life.browser, true)
 			p.listen()
 
+			if tt.after != "200 token valid" {
+				p.life.end("revoked")
+			}
 			tt.away(w.store)
 			edit(t, w.Gateway, tt.change)
 			w.Gateway.Reload()

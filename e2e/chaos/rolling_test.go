@@ -18,7 +18,7 @@ func TestRollingRestart(t *testing.T) {
 	const notice = time.Second
 	seed := seed(t)
 	w := newWorld(t, setting{
-		gateways: 3, redis: true, people: 6, tokenTTL: time.Second, tokenTimeout: 4 * time.Second,
+		gateways: 3, redis: true, people: 8, tokenTTL: time.Second, tokenTimeout: 4 * time.Second,
 		config: map[string]any{"shutdown_delay": notice.String()},
 	}, seed)
 	over := make(chan struct{})
@@ -75,14 +75,14 @@ func (p *person) work(slow time.Duration) {
 		return
 	}
 	switch n := p.random.IntN(100); {
-	case n < 70:
+	case n < 60:
 		p.life.call(p.life.browser, true)
 	case n < 80:
 		p.send(http.MethodPost, "/other/", 100_000)
-	case n < 85:
+	case n < 84:
 		p.send(http.MethodGet, "/other/?after="+slow.String(), 0)
-	case n < 95:
-		time.Sleep(time.Duration(p.random.IntN(1500)) * time.Millisecond) // tokens run out
+	case n < 94:
+		time.Sleep(time.Duration(p.random.IntN(1200)) * time.Millisecond) // tokens run out
 	default:
 		p.mustLogOut()
 	}
@@ -113,7 +113,7 @@ func (p *person) mustLogIn() {
 }
 
 func (p *person) mustLogOut() {
-	p.life.end(false)
+	p.life.end("logout")
 	if err := p.life.browser.Steal(p.w.World, p.life.cookie).Logout(); err != nil {
 		p.w.wrong("%s: %v", p.name, err)
 	}

@@ -190,8 +190,7 @@ func (p *person) recover() {
 		lives = append([]*life{p.life}, lives...)
 	}
 	for _, l := range lives {
-		for _, g := range p.w.Gateways {
-			b := l.browser.Via(g)
+		for _, b := range l.ways {
 			for end := time.Now().Add(musterPatience); !l.call(b, false); time.Sleep(100 * time.Millisecond) {
 				if time.Now().After(end) {
 					p.w.wrong("%s: no good answer for %v after all was well", p.name, musterPatience)
@@ -206,8 +205,8 @@ func (p *person) recover() {
 func (p *person) check() {
 	if l := p.life; l != nil {
 		var tabs sync.WaitGroup
-		for _, g := range p.w.Gateways {
-			tabs.Go(func() { l.call(l.browser.Via(g), true) })
+		for _, b := range l.ways {
+			tabs.Go(func() { l.call(b, true) })
 		}
 		tabs.Wait()
 		l.survived()
@@ -238,24 +237,29 @@ func (l *life) streamsAreOver() {
 func (w *world) account() {
 	w.t.Helper()
 	reused := map[string]bool{}
-	spent := map[string]time.Time{} // refresh tokens, when they were taken first
+	spent := map[string]spending{}  // by refresh token
+	generations := map[string]int{} // of tokens, by grant
 	reuses, refreshed := 0, 0
 	for _, e := range w.Provider.Events(devprovider.Refresh) {
 		token := e.Params.Get("refresh_token")
 		if e.Status == http.StatusOK {
 			refreshed++
-			if spent[token].IsZero() {
-				spent[token] = e.Time
-			}
+			generations[e.Family]++
+			spent[token] = spending{e.Time, generations[e.Family]}
 		}
 		if !e.Reuse {
 			continue
 		}
 		reuses++
 		reused[e.Family] = true
-		if first := spent[token]; !w.unavoidable(first) {
+		first := spent[token]
+		if !w.unavoidable(first.at) {
 			w.wrong("%s was refreshed at %s and with the same token at %s, and nothing explains that the answer was lost%s",
-				e.Family, clock(first), clock(e.Time), w.history.recent(first.Add(-10*time.Second)))
+				e.Family, clock(first.at), clock(e.Time), w.history.recent(first.at.Add(-10*time.Second)))
+		}
+		if w.Used(e.Family) >= first.generation {
+			w.wrong("%s was refreshed at %s and with the same token at %s, and the first answer was in use: it was not stored before%s",
+				e.Family, clock(first.at), clock(e.Time), w.history.recent(first.at.Add(-10*time.Second)))
 		}
 	}
 	announced := 0
@@ -291,6 +295,13 @@ func (w *world) account() {
 			}
 		}
 	}
+}
+
+// spending is the first use of a refresh token: when it was, and which generation
+// of access tokens it brought.
+type spending struct {
+	at         time.Time
+	generation int
 }
 
 // unavoidable tells whether an answer of the provider can have been lost by what

@@ -69,6 +69,8 @@ type Answer struct {
 
 func (a *Answer) String() string {
 	switch {
+	case a.Header.Get(BalancerError) != "":
+		return fmt.Sprintf("%d of the balancer: %s", a.Status, a.Header.Get(BalancerError))
 	case a.Problem.Reason != "":
 		return fmt.Sprintf("%d %s %s", a.Status, a.Problem.Code, a.Problem.Reason)
 	case a.Problem.Code != "":
