@@ -83,6 +83,7 @@ func needsRestart(old, now *config.Config) error {
 		{"limits.header_bytes", old.Limits.HeaderBytes == now.Limits.HeaderBytes},
 		{"limits.connections", old.Limits.Connections == now.Limits.Connections},
 		{"limits.h2_streams", old.Limits.H2Streams == now.Limits.H2Streams},
+		{"limits.sessions_in_memory", old.Limits.SessionsInMemory == now.Limits.SessionsInMemory},
 		{"admin.listen", old.Admin.Listen == now.Admin.Listen},
 		{"admin.socket", old.Admin.Socket == now.Admin.Socket},
 		{"log.format", old.Log.Format == now.Log.Format},

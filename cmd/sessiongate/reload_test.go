@@ -39,6 +39,7 @@ func TestABadConfigurationIsRefusedAndTheFormerGoesOn(t *testing.T) {
 		{"another listener", settings{listen: "127.0.0.1:1"}.String(), "needs a restart"},
 		{"another admin socket", settings{socket: "other.sock"}.String(), "needs a restart"},
 		{"another number of HTTP/2 streams", settings{more: "limits: {h2_streams: 7}"}.String(), "needs a restart"},
+		{"another number of sessions in memory", settings{more: "limits: {sessions_in_memory: 70}"}.String(), "needs a restart"},
 		{"another store", settings{store: "other.db"}.String(), "needs a restart"},
 		{"another kind of store", strings.Replace(settings{}.String(), `bbolt: {path: "sessions.db"}`, `redis: {addresses: ["127.0.0.1:1"]}`, 1), "session.store: was changed, which needs a restart"},
 	} {

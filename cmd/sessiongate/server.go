@@ -114,7 +114,7 @@ func (s *server) startSessions(cfg *config.Config) error {
 	}
 	s.manager, err = session.NewManager(session.Config{
 		Store: s.store, Keys: keys, IdleTimeout: cfg.Session.IdleTimeout, Lifetime: cfg.Session.Lifetime,
-		Log: s.log, Registerer: s.metrics.registry,
+		CacheSize: cfg.Limits.SessionsInMemory, Log: s.log, Registerer: s.metrics.registry,
 	})
 	if err != nil {
 		return err

@@ -65,6 +65,7 @@ type Limits struct {
 	WriteTimeout      time.Duration `yaml:"write_timeout" default:"1m"`
 	StreamsPerSession int           `yaml:"streams_per_session" default:"100"`
 	H2Streams         int           `yaml:"h2_streams" default:"100"`
+	SessionsInMemory  int           `yaml:"sessions_in_memory" default:"50000"`
 }
 
 // Admin is the listener for health and metrics, and for sessions where there is

@@ -165,7 +165,7 @@ func TestTheDefaultsAreThoseOfTheDesign(t *testing.T) {
 		{"listen", c.Listen, ":8080"},
 		{"shutdown_delay", c.ShutdownDelay, 5 * time.Second},
 		{"shutdown_timeout", c.ShutdownTimeout, 30 * time.Second},
-		{"limits", c.Limits, Limits{32768, 0, 60, time.Minute, time.Minute, 100, 100}},
+		{"limits", c.Limits, Limits{32768, 0, 60, time.Minute, time.Minute, 100, 100, 50000}},
 		{"admin", fmt.Sprintf("%q %q %q", c.Admin.Listen, c.Admin.Token.Reveal(), c.Admin.Socket), `"127.0.0.1:9180" "" ""`},
 		{"log", c.Log, Log{"info", "json", false}},
 		{"session.idle_timeout", c.Session.IdleTimeout, 30 * time.Minute},

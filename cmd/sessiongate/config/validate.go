@@ -60,6 +60,9 @@ func (c *Config) validate() {
 	if n := c.Limits.H2Streams; n == 0 || n > maxH2Streams {
 		c.report("limits.h2_streams", fmt.Sprintf("is not a number from 1 to %d", maxH2Streams), "write how many requests one HTTP/2 connection may have under way, such as 100")
 	}
+	if c.Limits.SessionsInMemory < leastSessions {
+		c.report("limits.sessions_in_memory", fmt.Sprintf("is less than %d", leastSessions), "write how many sessions may be open in memory, at some 3 KB each, such as 50000")
+	}
 	c.TLS.Certificate = c.certificate("tls", c.TLS.Cert, c.TLS.Key)
 	c.validateSession()
 	origins := make(map[string]string)
@@ -73,6 +76,9 @@ func (c *Config) validate() {
 // maxH2Streams is what a browser can be told (RFC 9113, section 6.5.2): the field
 // has 32 bits, and stream ids have 31.
 const maxH2Streams = 1<<31 - 1
+
+// leastSessions is one for each part of a manager's memory of sessions.
+const leastSessions = 64
 
 // bearerToken is RFC 6750, section 2.1.
 var bearerToken = regexp.MustCompile(`^[A-Za-z0-9._~+/-]+=*$`)
