@@ -21,6 +21,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -92,7 +93,7 @@ type Store struct {
 	path string // where the file is, behind all symbolic links
 	Options
 	log    *slog.Logger
-	db     atomic.Pointer[bbolt.DB] // compaction changes it
+	db     atomic.Pointer[opened] // compaction changes it
 	live   atomic.Int64
 	leases leases
 
@@ -105,6 +106,8 @@ type Store struct {
 	// changed: what was written since a compaction began, nil if none is under way.
 	broken  error
 	changed map[entry]struct{}
+	// noticed: somebody has been told of damage.
+	noticed atomic.Bool
 
 	// mu is held for reading by each call in progress; it guards closed.
 	mu     sync.RWMutex
@@ -114,6 +117,13 @@ type Store struct {
 	closeOnce sync.Once
 	compactor sync.WaitGroup
 	oneCopy   sync.Mutex // held by a compaction: there is one name for copies
+}
+
+// opened is a file that bbolt has open.
+type opened struct {
+	*bbolt.DB
+	file     *os.File
+	pageSize int
 }
 
 var _ session.Store = (*Store)(nil)
@@ -222,6 +232,9 @@ func (s *Store) use(file *os.File, info os.FileInfo) error {
 		}
 	}
 	db, err := openBolt(file) // from here on the file is bbolt's
+	if err != nil && info.Size() == 0 {
+		return errors.Join(err, s.empty(info))
+	}
 	if err != nil {
 		return err
 	}
@@ -242,8 +255,22 @@ func (s *Store) use(file *os.File, info os.FileInfo) error {
 	return nil
 }
 
+// empty makes a new file empty again that bbolt could not begin, on a full disk. Half
+// of a beginning would pass for damage when there is room.
+func (s *Store) empty(info os.FileInfo) error {
+	file, err := claim(s.path, s.Wait)
+	if err != nil {
+		return err
+	}
+	if now, err := file.Stat(); err == nil && os.SameFile(info, now) {
+		err = file.Truncate(0)
+		return errors.Join(err, file.Close())
+	}
+	return file.Close()
+}
+
 // openBolt is bbolt.Open with panics made errors.
-func openBolt(file *os.File) (*bbolt.DB, error) {
+func openBolt(file *os.File) (*opened, error) {
 	var db *bbolt.DB
 	err := guard(func() (err error) {
 		db, err = bbolt.Open(file.Name(), 0o600, &bbolt.Options{
@@ -260,7 +287,7 @@ func openBolt(file *os.File) (*bbolt.DB, error) {
 		return nil, errors.Join(err, closed(file.Close()))
 	}
 	db.AllocSize = growth
-	return db, nil
+	return &opened{db, file, db.Info().PageSize}, nil
 }
 
 // closed makes nothing of a file's being closed already.
@@ -274,7 +301,7 @@ func closed(err error) error {
 // prepare judges the content of an old file, makes the buckets of a new one, and
 // counts the sessions. It writes only if it has to: on a full disk, what is there
 // can still be served.
-func (s *Store) prepare(db *bbolt.DB) error {
+func (s *Store) prepare(db *opened) error {
 	version := byte(0) // of a new file
 	s.live.Store(0)
 	err := db.View(func(tx *bbolt.Tx) (err error) {
@@ -357,6 +384,28 @@ func guard(fn func() error) (err error) {
 	return fn()
 }
 
+// intact tells whether a transaction can begin. If bbolt finds no meta page then,
+// because somebody has cut the file off or written over it, it panics with its locks
+// held, and whoever comes next waits for ever.
+func (o *opened) intact() error {
+	size := int64(o.pageSize)
+	var last [1]byte
+	_, err := o.file.ReadAt(last[:], 2*size-1)
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w: its end is missing", errDamaged)
+	}
+	if err != nil {
+		return fmt.Errorf("boltstore: %w", err)
+	}
+	var m [headerLen + metaLen]byte
+	for _, at := range []int64{0, size} { // one is enough for bbolt
+		if _, err := o.file.ReadAt(m[:], at); err == nil && page(m[:]).meta() == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: it has no meta page", errDamaged)
+}
+
 // enter admits a call; without an error its caller has to s.mu.RUnlock.
 func (s *Store) enter(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
@@ -378,14 +427,28 @@ func (s *Store) view(ctx context.Context, fn func(*txn) error) error {
 	defer s.mu.RUnlock()
 	for {
 		db := s.db.Load()
-		err := guard(func() error {
-			return db.View(func(tx *bbolt.Tx) error { return fn(&txn{tx: tx}) })
-		})
-		if !errors.Is(err, berrors.ErrDatabaseNotOpen) || s.db.Load() == db {
-			return err
+		err := db.intact()
+		if err == nil {
+			err = guard(func() error {
+				return db.View(func(tx *bbolt.Tx) error { return fn(&txn{tx: tx}) })
+			})
+		}
+		if s.db.Load() == db || !errors.Is(err, berrors.ErrDatabaseNotOpen) && !errors.Is(err, os.ErrClosed) {
+			return s.notice(err)
 		}
 		// A compaction has put another in its place meanwhile.
 	}
+}
+
+// notice tells of the first damage that is found while the file is in use. What is
+// whole is served on; the next start judges the file.
+func (s *Store) notice(err error) error {
+	if errors.Is(err, errDamaged) && s.noticed.CompareAndSwap(false, true) {
+		s.log.Error("the store's file is damaged: some sessions cannot be read or written, and are answered by 503; "+
+			"look after the disk, and restart: then the file is set aside and a new one begins, if it is as bad as that",
+			"event", "store_damaged", "path", s.path, "error", err)
+	}
+	return err
 }
 
 // Count returns how many live sessions there are, from memory.

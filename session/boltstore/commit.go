@@ -118,7 +118,7 @@ func (s *Store) transact(group []*write, answers []error) error {
 	for i, w := range group {
 		answers[i] = guard(func() error { return w.fn(t) })
 		if errors.Is(answers[i], errDamaged) {
-			t.err = answers[i] // whether it had written, nobody knows
+			t.err = s.notice(answers[i]) // whether it had written, nobody knows
 		}
 		if t.err != nil {
 			return &failure{t.err}
@@ -138,10 +138,14 @@ func (s *Store) transact(group []*write, answers []error) error {
 
 // begin begins to write, which takes a look at the meta pages.
 func (s *Store) begin() (tx *bbolt.Tx, err error) {
-	err = guard(func() (err error) {
-		tx, err = s.db.Load().Begin(true)
-		return err
-	})
+	db := s.db.Load()
+	err = db.intact()
+	if err == nil {
+		err = guard(func() (err error) {
+			tx, err = db.Begin(true)
+			return err
+		})
+	}
 	if errors.Is(err, errDamaged) {
 		return nil, s.breakDown(err)
 	}
@@ -152,12 +156,12 @@ func (s *Store) begin() (tx *bbolt.Tx, err error) {
 }
 
 // breakDown writes no more: what would be written might damage what is still
-// whole. Reads go on as far as they can, and the next start judges the file.
+// whole.
 func (s *Store) breakDown(err error) error {
 	s.broken = err
-	s.log.Error("the store's file was damaged while in use: sessions are read as long as that is possible, and nothing is written; "+
-		"restart, and the file is checked, and set aside if it cannot be used", "event", "store_damaged", "path", s.path, "error", err)
-	return err
+	s.log.Error("nothing is written to the store any more: sessions that can be read go on, logins are answered by 503; restart",
+		"event", "store_broken", "path", s.path, "error", err)
+	return s.notice(err)
 }
 
 // txn is a transaction of the file. Its writes stick to the first error, so

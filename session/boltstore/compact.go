@@ -78,7 +78,7 @@ func (s *Store) compactIfWorthIt() error {
 // pages as bbolt splits them, at least two entries in each: with large records that
 // is much more than their bytes.
 func (s *Store) needed() (int64, error) {
-	pageSize := s.db.Load().Info().PageSize
+	pageSize := s.db.Load().pageSize
 	pages, branches := 0, 0
 	last, size, n := []byte(nil), 0, 0 // the page that is being filled
 	end := func() {
@@ -128,7 +128,11 @@ func (s *Store) walkPortion(bucket, after []byte, fn func(bucket, key, value []b
 	default:
 	}
 	err = guard(func() error {
-		return s.db.Load().View(func(tx *bbolt.Tx) error {
+		db := s.db.Load()
+		if err := db.intact(); err != nil {
+			return err
+		}
+		return db.View(func(tx *bbolt.Tx) error {
 			c := tx.Bucket(bucket).Cursor()
 			key, value := c.Seek(after)
 			if after != nil && bytes.Equal(key, after) {
@@ -189,9 +193,9 @@ func (s *Store) compact() (err error) {
 	return guard(before.Close) // when those who read in it have done so
 }
 
-func (s *Store) tell(before, after *bbolt.DB, took, paused time.Duration) {
+func (s *Store) tell(before, after *opened, took, paused time.Duration) {
 	var sizes [2]int64
-	for i, db := range []*bbolt.DB{before, after} {
+	for i, db := range []*opened{before, after} {
 		_ = guard(func() error {
 			return db.View(func(tx *bbolt.Tx) error { sizes[i] = tx.Size(); return nil })
 		})
@@ -202,7 +206,7 @@ func (s *Store) tell(before, after *bbolt.DB, took, paused time.Duration) {
 
 // newCopy makes the file that may take the place of the one there is. It is locked
 // from the beginning: no other process can slip in between.
-func (s *Store) newCopy() (*bbolt.DB, error) {
+func (s *Store) newCopy() (*opened, error) {
 	if err := removeLeftover(s.path); err != nil {
 		return nil, err
 	}
@@ -240,7 +244,7 @@ func (s *Store) pause(do func()) error {
 
 // copyAll copies all entries, each portion in a transaction of its own: a disk
 // that is given all at once makes the writers wait.
-func (s *Store) copyAll(to *bbolt.DB) error {
+func (s *Store) copyAll(to *opened) error {
 	tx, err := to.Begin(true)
 	if err != nil {
 		return err
@@ -270,7 +274,7 @@ func (s *Store) copyAll(to *bbolt.DB) error {
 }
 
 // catchUp copies again what was written meanwhile, until little is left.
-func (s *Store) catchUp(to *bbolt.DB) error {
+func (s *Store) catchUp(to *opened) error {
 	for range rounds {
 		var changed map[entry]struct{}
 		err := s.pause(func() {
@@ -289,7 +293,7 @@ func (s *Store) catchUp(to *bbolt.DB) error {
 }
 
 // copyAgain copies entries as they are now.
-func (s *Store) copyAgain(to *bbolt.DB, changed map[entry]struct{}) error {
+func (s *Store) copyAgain(to *opened, changed map[entry]struct{}) error {
 	return guard(func() error {
 		return to.Update(func(tx *bbolt.Tx) error {
 			return s.db.Load().View(func(from *bbolt.Tx) error {
@@ -316,7 +320,7 @@ func copyEntry(to, from *bbolt.Bucket, key []byte) error {
 // file's place. A crash at any point leaves one of the two under the file's name,
 // and both hold all that was acknowledged. taken: it is the copy, whatever the
 // error.
-func (s *Store) exchange(copied *bbolt.DB) (taken bool, err error) {
+func (s *Store) exchange(copied *opened) (taken bool, err error) {
 	if s.broken != nil {
 		return false, s.broken
 	}

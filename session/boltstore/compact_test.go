@@ -47,7 +47,7 @@ func compactedSize(t testing.TB, s *Store) int64 {
 	}
 	defer db.Close()
 	db.AllocSize = growth
-	if err := bbolt.Compact(db, s.db.Load(), 1<<20); err != nil {
+	if err := bbolt.Compact(db, s.db.Load().DB, 1<<20); err != nil {
 		t.Fatal(err)
 	}
 	return fileSize(t, path)

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -22,22 +23,26 @@ import (
 // These variables turn the test program into another process with the store in
 // the named file.
 const (
-	childOpen  = "BOLTSTORE_TEST_OPEN"
-	childWrite = "BOLTSTORE_TEST_WRITE"
+	childOpen   = "BOLTSTORE_TEST_OPEN"
+	childWrite  = "BOLTSTORE_TEST_WRITE"
+	childDamage = "BOLTSTORE_TEST_DAMAGE"
 )
 
 func TestMain(m *testing.M) {
-	path := os.Getenv(childOpen) + os.Getenv(childWrite)
+	path := os.Getenv(childOpen) + os.Getenv(childWrite) + os.Getenv(childDamage)
 	if path == "" {
 		os.Exit(m.Run())
 	}
-	s, err := Open(path, Options{})
+	s, err := Open(path, Options{Log: slog.New(slog.NewJSONHandler(os.Stdout, nil))})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	if os.Getenv(childWrite) != "" {
 		writeUntilKilled(s)
+	}
+	if os.Getenv(childDamage) != "" {
+		useDamaged(s)
 	}
 }
 
