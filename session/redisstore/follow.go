@@ -44,7 +44,8 @@ type following struct {
 	follower atomic.Pointer[session.Follower]
 	clock    clock
 	waiters  waiters
-	proven   []atomic.Int64 // of each partition: when the last proof was sent
+	proven   []atomic.Int64                   // of each partition: when the last proof was sent
+	masters  atomic.Pointer[[numSlots]string] // of each slot of a Cluster, by what a node said last
 
 	ctx     context.Context
 	stop    context.CancelFunc

@@ -140,13 +140,22 @@ func (s *Store) attempt(ctx context.Context, l session.Lease, ttl time.Duration)
 
 // Renew makes a held lease last ttl from now.
 func (s *Store) Renew(ctx context.Context, l session.Lease, ttl time.Duration) error {
-	_, err := s.run(ctx, "renew", renewScript.call([]string{s.layout.of(l.Key).lease(l.Key)}, l.Token, millis(ttl)))
-	return err
+	return s.runLease(ctx, "renew", renewScript.call([]string{s.layout.of(l.Key).lease(l.Key)}, l.Token, millis(ttl)))
 }
 
 // Release gives a lease back, even if ctx is over: the others need it.
 func (s *Store) Release(ctx context.Context, l session.Lease) error {
-	_, err := s.run(context.WithoutCancel(ctx), "release", s.release(l))
+	return s.runLease(context.WithoutCancel(ctx), "release", s.release(l))
+}
+
+// runLease runs a script that nobody waits for replicas of: a failover may end a
+// lease.
+func (s *Store) runLease(ctx context.Context, op string, cmd command) error {
+	answers, err := s.ask(ctx, op, []command{cmd})
+	if err != nil {
+		return err
+	}
+	_, err = verdict(op, answers[0])
 	return err
 }
 

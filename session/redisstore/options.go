@@ -161,6 +161,8 @@ func (o *Options) client() rueidis.ClientOption {
 		// A call is done with when its context is, without closing the connection under
 		// all others.
 		AlwaysPipelining:    true,
+		BlockingPoolSize:    writers,
+		BlockingPoolCleanup: writersIdle,
 		ReadBufferEachConn:  buffer,
 		WriteBufferEachConn: buffer,
 		Sentinel: rueidis.SentinelOption{

@@ -17,9 +17,9 @@ const sweepSlack = 24 * time.Hour
 // touchBatch is the most touches in one command.
 const touchBatch = 500
 
-// run runs a script and reads its verdict.
+// run runs a script that writes, and reads its verdict.
 func (s *Store) run(ctx context.Context, op string, cmd command) ([]rueidis.RedisMessage, error) {
-	answers, err := s.ask(ctx, op, []command{cmd})
+	answers, err := s.write(ctx, op, []command{cmd})
 	if err != nil {
 		return nil, err
 	}
@@ -196,13 +196,15 @@ func touch(set string, batch []session.Touch) command {
 // Once claims a key until a time.
 func (s *Store) Once(ctx context.Context, key session.Key, until time.Time) error {
 	name, life := s.layout.of(key).once(key), s.opts.until(until)
+	send := s.write
 	cmd := func(b rueidis.Builder, _ bool) rueidis.Completed {
 		return b.Arbitrary("SET").Keys(name).Args("1", "NX", "PX", millis(life)).Build()
 	}
 	if life <= 0 { // it has run out: there is nothing to keep, but somebody's claim may be in the way
 		cmd = func(b rueidis.Builder, _ bool) rueidis.Completed { return b.Exists().Key(name).Build() }
+		send = s.ask
 	}
-	answers, err := s.ask(ctx, "once", []command{cmd})
+	answers, err := send(ctx, "once", []command{cmd})
 	if err != nil {
 		return err
 	}

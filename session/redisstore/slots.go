@@ -14,6 +14,9 @@ import (
 // known.
 const asked = 3
 
+// numSlots is how many slots there are.
+const numSlots = 16384
+
 var errSlots = errors.New("no node of the Cluster tells who serves what")
 
 func slots(b rueidis.Builder, _ bool) rueidis.Completed { return b.ClusterSlots().Build() }
@@ -32,12 +35,12 @@ func slot(tag string) int {
 			}
 		}
 	}
-	return int(crc % 16384)
+	return int(crc % numSlots)
 }
 
 // view is what a node of a Cluster says: the address of the master of each
 // partition, "" where it knows of none.
-func (l layout) view(answer rueidis.RedisResult, from string) ([]string, error) {
+func (f *following) view(answer rueidis.RedisResult, from string) ([]string, error) {
 	ranges, err := answer.ToArray()
 	if err != nil {
 		return nil, err
@@ -46,7 +49,7 @@ func (l layout) view(answer rueidis.RedisResult, from string) ([]string, error) 
 	if err != nil {
 		return nil, err
 	}
-	var masters [16384]string
+	var masters [numSlots]string
 	for _, r := range ranges {
 		parts, err := r.ToArray()
 		if err != nil || len(parts) < 3 {
@@ -63,7 +66,8 @@ func (l layout) view(answer rueidis.RedisResult, from string) ([]string, error) 
 			masters[n] = addr
 		}
 	}
-	where := make([]string, l.partitions)
+	f.masters.Store(&masters)
+	where := make([]string, f.layout.partitions)
 	for n := range where {
 		where[n] = masters[slot(strconv.Itoa(n))]
 	}
@@ -89,7 +93,7 @@ func endpoint(parts []rueidis.RedisMessage, host string) string {
 // themselves the owner, or one is called so by another, nothing is proved: the one
 // by which it is read may be the last to learn that it was deposed.
 func (f *following) says(nd *node, answer rueidis.RedisResult, sent time.Duration, writes bool) {
-	where, err := f.layout.view(answer, nd.addr)
+	where, err := f.view(answer, nd.addr)
 	if err != nil {
 		return
 	}
@@ -128,7 +132,7 @@ func (f *following) survey(ctx context.Context, client rueidis.Client) error {
 		f.running.Go(func() {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.opts.Timeout)
 			defer cancel()
-			where, err := f.layout.view(c.Do(ctx, c.B().ClusterSlots().Build()), addr)
+			where, err := f.view(c.Do(ctx, c.B().ClusterSlots().Build()), addr)
 			if err != nil {
 				where = nil
 			}

@@ -31,7 +31,7 @@ func (s *Store) announce(ctx context.Context, key session.Key, rec session.Recor
 	if len(cmds) == 0 {
 		return nil
 	}
-	answers, err := s.ask(ctx, "create", cmds)
+	answers, err := s.write(ctx, "create", cmds)
 	if err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func (s *Store) Mark(ctx context.Context, tag session.Tag, m session.Mark) error
 	if len(cmds) == 0 {
 		return nil
 	}
-	answers, err := s.ask(ctx, "mark", cmds)
+	answers, err := s.write(ctx, "mark", cmds)
 	if err != nil {
 		return err
 	}
@@ -177,7 +177,7 @@ func (s *Store) walk(ctx context.Context, op string, places []int, next func(n i
 		for _, n := range places {
 			cmds = append(cmds, next(n, from[n]))
 		}
-		answers, err := s.ask(context.WithoutCancel(ctx), op, cmds)
+		answers, err := s.write(context.WithoutCancel(ctx), op, cmds)
 		if err != nil {
 			return all, err
 		}
