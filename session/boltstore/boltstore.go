@@ -390,18 +390,23 @@ func guard(fn func() error) (err error) {
 func (o *opened) intact() error {
 	size := int64(o.pageSize)
 	var last [1]byte
-	_, err := o.file.ReadAt(last[:], 2*size-1)
-	if errors.Is(err, io.EOF) {
-		return fmt.Errorf("%w: its end is missing", errDamaged)
-	}
-	if err != nil {
-		return fmt.Errorf("boltstore: %w", err)
-	}
 	var m [headerLen + metaLen]byte
-	for _, at := range []int64{0, size} { // one is enough for bbolt
-		if _, err := o.file.ReadAt(m[:], at); err == nil && page(m[:]).meta() == nil {
-			return nil
+	_, err := o.file.ReadAt(last[:], 2*size-1)
+	for range 3 { // the writer may be at one of them, and then at the other
+		for _, at := range []int64{0, size} { // one is enough for bbolt
+			if err == nil {
+				_, err = o.file.ReadAt(m[:], at)
+			}
+			if err == nil && page(m[:]).meta() == nil {
+				return nil
+			}
 		}
+	}
+	switch {
+	case errors.Is(err, io.EOF):
+		return fmt.Errorf("%w: its end is missing", errDamaged)
+	case err != nil:
+		return fmt.Errorf("boltstore: %w", err)
 	}
 	return fmt.Errorf("%w: it has no meta page", errDamaged)
 }

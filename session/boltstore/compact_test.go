@@ -47,6 +47,8 @@ func compactedSize(t testing.TB, s *Store) int64 {
 	}
 	defer db.Close()
 	db.AllocSize = growth
+	s.oneCopy.Lock()
+	defer s.oneCopy.Unlock()
 	if err := bbolt.Compact(db, s.db.Load().DB, 1<<20); err != nil {
 		t.Fatal(err)
 	}
