@@ -1,7 +1,7 @@
 # `make test` installs what the machine lacks and runs everything. `make help` lists the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help build test tools lint race load zitadel grpc client e2e full bench fuzz clean
+.PHONY: help build test tools lint race load zitadel grpc client e2e full chaos bench fuzz clean
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
@@ -50,6 +50,11 @@ full: ## the long forms: a million mixed requests, bodies of 5 GB, every row of 
 	SESSIONGATE_MIXING=1000000 go test -v -timeout 60m -count=1 ./e2e/mixing
 	SESSIONGATE_LOAD=full go test -v -timeout 30m -count=1 ./e2e/load
 	SESSIONGATE_MATRIX=full go test -timeout 30m -count=1 -run Matrix ./proxy
+
+CHAOSTIME ?= 15m
+
+chaos: ## gateways, store and provider killed, stopped and restarted at random, for CHAOSTIME (15m) each
+	SESSIONGATE_CHAOS=$(CHAOSTIME) go test -race -v -timeout 180m -count=1 ./e2e/chaos
 
 bench: ## benchmarks of the request path, the cold path and the login
 	go test -run '^$$' -bench . -benchmem ./...
