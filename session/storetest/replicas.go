@@ -13,9 +13,9 @@ import (
 
 // RunReplicas runs the suite against several stores that share what they keep, as
 // those of several processes do: each call goes to any one of them. It also checks
-// what only several can get wrong. Every subtest calls open for stores of its own,
-// at least two, which see what each other writes and nothing else; open closes
-// them by t.Cleanup.
+// what only several can get wrong, and that they tell of each other's writes
+// (session.Shared). Every subtest calls open for stores of its own, at least two,
+// which see what each other writes and nothing else; open closes them by t.Cleanup.
 func RunReplicas(t *testing.T, open func(t *testing.T) []session.Store) {
 	Run(t, func(t *testing.T) session.Store { return anyOf(open(t)) })
 	t.Run("Replicas", func(t *testing.T) {
@@ -26,6 +26,7 @@ func RunReplicas(t *testing.T, open func(t *testing.T) []session.Store) {
 			})
 		}
 	})
+	runShared(t, open)
 }
 
 var replicaRows = []struct {
