@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"time"
 
 	"sessiongate/session"
@@ -75,10 +76,10 @@ func exportClaim(_ *txn, key, value []byte) (session.Item, bool, error) {
 
 func exportTombstone(t *txn, entry, _ []byte) (session.Item, bool, error) {
 	key := dueKey(entry)
-	_, err := t.indexed(key)
+	_, err := t.lookup(key)
 	var end *session.Ended
 	if !errors.As(err, &end) {
-		return session.Item{}, false, err
+		return session.Item{}, false, fmt.Errorf("%w: an index names a tombstone that is not there", errDamaged)
 	}
 	return session.Item{Key: key, Ended: end.Reason, Until: moment(dueStamp(entry)).Add(session.TombstoneGrace)}, true, nil
 }
