@@ -102,6 +102,7 @@ func (f *following) says(nd *node, answer rueidis.RedisResult, sent time.Duratio
 	for n, addr := range where {
 		owner := f.owner[n]
 		switch {
+		case sent < f.since[n]: // it did not know then
 		case owner == nil || owner == nd && addr != nd.addr || owner != nd && addr == nd.addr && f.silent(owner):
 			if addr != "" {
 				elsewhere[n] = addr
