@@ -51,6 +51,9 @@ func TestOptionsAreChecked(t *testing.T) {
 		{"a space in the prefix", Options{Addresses: []string{"127.0.0.1:1"}, Prefix: "a b"}, "prefix"},
 		{"a prefix that is no ASCII", Options{Addresses: []string{"127.0.0.1:1"}, Prefix: "ä:"}, "prefix"},
 		{"a long prefix", Options{Addresses: []string{"127.0.0.1:1"}, Prefix: strings.Repeat("a", 101)}, "prefix"},
+		{"a liveness below 0", Options{Addresses: []string{"127.0.0.1:1"}, Liveness: -1}, "liveness"},
+		{"a grace below 0", Options{Addresses: []string{"127.0.0.1:1"}, Grace: -1}, "grace"},
+		{"replicas below 0", Options{Addresses: []string{"127.0.0.1:1"}, WaitReplicas: -1}, "replicas"},
 		{"a time-out below 0", Options{Addresses: []string{"127.0.0.1:1"}, Timeout: -time.Second}, "time-out"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -255,6 +258,9 @@ requirepass of-the-sentinel
 		}
 		return err
 	})
+	e := follow(s)
+	wantTrust(t, s, live)
+	doubts := e.doubts.Load()
 	begun := time.Now()
 	master.kill()
 	eventually(t, "Replace", func() error {
@@ -268,6 +274,9 @@ requirepass of-the-sentinel
 		return errors.Join(err, s.Replace(t.Context(), live, 1, []byte("new")))
 	})
 	t.Logf("back %v after the master was killed", time.Since(begun))
+	wantDoubt(t, e, doubts) // the new one may know less
+	wantTrust(t, s, live)
+	t.Logf("trusted again %v after", time.Since(begun))
 	var end *session.Ended
 	if _, err := s.Load(t.Context(), gone); !errors.As(err, &end) {
 		t.Errorf("Load of a session that ended: %v", err)

@@ -283,9 +283,16 @@ func TestTrustIsDeservedWhileSlotsMove(t *testing.T) {
 			keys = append(keys, key)
 		}
 	}
+	for range 90 { // more of the slot, so that it takes a while
+		key := random[session.Key]()
+		copy(key[:], keys[0][:2])
+		if err := writer.Create(t.Context(), key, record()); err != nil {
+			t.Fatal(err)
+		}
+	}
 	m := newMover(t, nodes)
 	staysTrue(t, writer, follower, keys, func(over func() bool) {
-		for range 6 {
+		for range 3 {
 			m.move(int64(slot("7")), 30*time.Millisecond)
 			time.Sleep(2 * liveness)
 			if rand.N(3) == 0 {
@@ -295,4 +302,30 @@ func TestTrustIsDeservedWhileSlotsMove(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A Cluster may move a slot at once, and tell of no key.
+func TestSlotThatMovedIsInDoubt(t *testing.T) {
+	t.Parallel()
+	nodes, err := launchCluster(t.TempDir())
+	for _, node := range nodes {
+		t.Cleanup(node.kill)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := openWith(t, Options{Addresses: []string{nodes[0].addr()}, Cluster: true, Liveness: 400 * time.Millisecond})
+	e := follow(s)
+	var key session.Key
+	wantTrust(t, s, key)
+	m := newMover(t, nodes)
+	for range 3 {
+		if _, err := s.Load(t.Context(), key); err != session.ErrAbsent {
+			t.Fatalf("Load: %v", err)
+		}
+		doubts := e.doubts.Load()
+		m.move(int64(slot("0")), 0)
+		wantDoubt(t, e, doubts)
+		wantTrust(t, s, key)
+	}
 }
