@@ -118,8 +118,8 @@ func (m *Manager) Retire(ctx context.Context, a *App) error {
 	return nil
 }
 
-// Close stops housekeeping, lets refreshes and revocations finish for as long as
-// ctx lives, and writes the last uses. The store stays open.
+// Close stops housekeeping, lets refreshes and revocations finish, and writes the
+// last uses, all before ctx ends. The store stays open.
 func (m *Manager) Close(ctx context.Context) error {
 	m.mu.Lock()
 	if !m.closing {
@@ -134,15 +134,27 @@ func (m *Manager) Close(ctx context.Context) error {
 		m.work.Wait()
 		close(done)
 	}()
+	most, cancel := mostOf(ctx)
+	defer cancel()
 	var err error
 	select {
 	case <-done:
-	case <-ctx.Done():
-		err = context.Cause(ctx)
+	case <-most.Done():
+		err = context.Cause(most)
 		m.cancel()
 		<-done
 	}
-	return errors.Join(err, m.flushTouches(context.WithoutCancel(ctx)))
+	return errors.Join(err, m.flushTouches(ctx))
+}
+
+// mostOf ends a bit before ctx, so that what took too long does not cost what comes
+// after it.
+func mostOf(ctx context.Context) (context.Context, context.CancelFunc) {
+	end, limited := ctx.Deadline()
+	if !limited {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, end.Add(-time.Until(end)/10))
 }
 
 const (

@@ -503,8 +503,8 @@ func TestShutdownDuringRevocations(t *testing.T) {
 			if err := b.manager.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("Close: error = %v, want that its time was over", err)
 			}
-			if took := time.Since(begin); took != time.Second || b.unrevoked() != 40 {
-				t.Errorf("Close took %v, %d counted as unrevoked, want its second and 40", took, b.unrevoked())
+			if took := time.Since(begin); took != 900*time.Millisecond || b.unrevoked() != 40 {
+				t.Errorf("Close took %v, %d counted as unrevoked, want most of its second and 40", took, b.unrevoked())
 			}
 		})
 	})

@@ -295,7 +295,7 @@ func (s *server) shutdown() error {
 	errs := []error{s.finishRequests(most, e)}
 	errs = append(errs, e.close(most), await(most, s.retiring.Wait))
 	// Refreshes and their writes, then the last uses.
-	errs = append(errs, s.manager.Close(ctx), s.store.Close(), s.admin.Close())
+	errs = append(errs, s.manager.Close(ctx), closeStore(ctx, s.store), s.admin.Close())
 	if s.local != nil {
 		errs = append(errs, s.local.Close())
 	}
@@ -305,6 +305,19 @@ func (s *server) shutdown() error {
 		return fmt.Errorf("not everything could finish within shutdown_timeout: %w", err)
 	}
 	return nil
+}
+
+// closeStore gives a store up that does not close in time: a disk that hangs. What
+// was acknowledged is on it.
+func closeStore(ctx context.Context, store session.Store) error {
+	closed := make(chan error, 1)
+	go func() { closed <- store.Close() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("the store does not close: %w", context.Cause(ctx))
+	}
 }
 
 // finishRequests accepts nothing new, ends streams and waits for what else is
