@@ -162,7 +162,7 @@ func (a *App) read(ctx context.Context, key Key, id []byte, cookie string) (*Ses
 		return nil, ErrNone
 	}
 	set := a.m.settings.Load()
-	s := &Session{app: a, key: key, id: id, cookie: cookie, created: rec.Created, latest: rec.Expires}
+	s := &Session{app: a, key: key, id: id, cookie: cookie, created: rec.Created, latest: rec.Expires, temper: &temper{app: a}}
 	s.used.Store(max(rec.Used.UnixNano(), a.m.touches.pending(key)))
 	end := s.ends(set, 0)
 	s.tokens.Store(a.open(d, rec.Version, end.absolute))

@@ -19,6 +19,8 @@ type cache struct {
 	mu    sync.Mutex // guards what follows; taken before a shard's
 	byKey map[Key]*Session
 	fills map[Key]*fill
+	// tempers are of sessions that were taken out and have not ended.
+	tempers map[Key]*temper
 }
 
 type cacheShard struct {
@@ -35,7 +37,7 @@ type fill struct {
 func newCache(size int) *cache {
 	c := &cache{
 		seed: maphash.MakeSeed(), limit: max(1, size/cacheShards),
-		byKey: map[Key]*Session{}, fills: map[Key]*fill{},
+		byKey: map[Key]*Session{}, fills: map[Key]*fill{}, tempers: map[Key]*temper{},
 	}
 	for i := range c.shards {
 		c.shards[i].byCookie = map[string]*Session{}
@@ -105,6 +107,10 @@ func (c *cache) put(s *Session, f *fill) *Session {
 		}
 		c.remove(former) // of the app as it was before a reload, or is for requests that began then
 	}
+	if t := c.tempers[s.key]; t != nil && t.app == s.app {
+		s.temper = t
+	}
+	delete(c.tempers, s.key)
 	sh := c.shard(s.cookie)
 	sh.mu.Lock()
 	if len(sh.byCookie) >= c.limit {
@@ -139,6 +145,21 @@ func (c *cache) remove(s *Session) {
 	delete(sh.byCookie, s.cookie)
 	sh.mu.Unlock()
 	delete(c.byKey, s.key)
+	if s.end.Load() == nil {
+		c.remember(s)
+	}
+}
+
+// remember keeps the temper of a session for when it is read anew, for as many as
+// may be open.
+func (c *cache) remember(s *Session) {
+	if len(c.tempers) >= c.limit*cacheShards {
+		for other := range c.tempers {
+			delete(c.tempers, other)
+			break
+		}
+	}
+	c.tempers[s.key] = s.temper
 }
 
 // drop takes a session out because it ended (end says how) or because its record
@@ -147,6 +168,9 @@ func (c *cache) drop(key Key, end *Ended) *Session {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.outdate(key)
+	if end != nil {
+		delete(c.tempers, key)
+	}
 	s := c.byKey[key]
 	if s == nil {
 		return nil

@@ -6,6 +6,8 @@ import (
 	"time"
 )
 
+var errClosing = errors.New("shutting down")
+
 // flight is one refresh under way. Its waiters are answered once: when it is
 // done, or earlier when the store does not answer and it goes on trying alone.
 type flight struct {
@@ -67,7 +69,7 @@ func (m *Manager) join(s *Session, beyond uint64) *flight {
 	}
 	f := &flight{answered: make(chan struct{})}
 	if m.closing {
-		f.answer(nil, &Unavailable{time.Second, errors.New("shutting down")})
+		f.answer(nil, &Unavailable{time.Second, errClosing})
 		return f
 	}
 	m.flights[s.key] = f

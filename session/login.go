@@ -51,7 +51,7 @@ func (a *App) Create(ctx context.Context, l Login) (*Session, *http.Cookie, erro
 		Binding: a.binding, Began: l.FlowBegan, Created: now, Expires: now.Add(set.lifetime), Used: now,
 		Tags: a.tags(l.Subject, l.SID), Listing: a.sealListing(key, l), Data: a.seal(key, id, &d),
 	}
-	s := &Session{app: a, key: key, id: id, cookie: cookie.Value, created: now, latest: rec.Expires}
+	s := &Session{app: a, key: key, id: id, cookie: cookie.Value, created: now, latest: rec.Expires, temper: &temper{app: a}}
 	s.used.Store(now.UnixNano())
 	s.tokens.Store(a.open(&d, 1, rec.Expires))
 

@@ -14,6 +14,9 @@ const (
 	leaseWait = time.Minute
 	// writeRetry is the pause between attempts to store what must not be lost.
 	writeRetry = 500 * time.Millisecond
+	// answerWait is longer than a process takes that has an answer to store once the
+	// store is back: a call that has to time out first, and a pause.
+	answerWait = 3 * time.Second
 	// logEvery is how many of them share a line in the log: a minute's.
 	logEvery = 120
 )
@@ -57,28 +60,42 @@ func (r *refresh) run(ctx context.Context) (*opened, error) {
 // locked reads the record again, for whoever held the lease before may have
 // refreshed it (pains 2), and calls the provider if it still has to.
 func (r *refresh) locked(ctx context.Context) (*opened, error) {
-	o, err := r.reload(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if o.Unverified != "" { // a process died between storing and verifying
-		if o, err = r.confirm(ctx, o); err != nil {
+	for waited := false; ; waited = true {
+		o, err := r.reload(ctx)
+		if err != nil {
 			return nil, err
 		}
+		if o.Unverified != "" { // a process died between storing and verifying
+			if o, err = r.confirm(ctx, o); err != nil {
+				return nil, err
+			}
+		}
+		now := time.Now()
+		switch {
+		case o.Generation > r.beyond && o.valid(now):
+			return o, nil
+		case !now.Before(r.end()):
+			return nil, r.finish(ctx, o, Lifetime)
+		case o.RefreshToken == "":
+			return nil, r.finish(ctx, o, TokenExpired)
+		}
+		if waited || !r.answerMayCome(o) {
+			if err := r.a.provider.admit(now); err != nil {
+				return nil, err
+			}
+			return r.redeem(ctx, o)
+		}
+		if !r.m.wait(ctx, answerWait) {
+			return nil, &Unavailable{time.Second, errClosing}
+		}
 	}
-	now := time.Now()
-	switch {
-	case o.Generation > r.beyond && o.valid(now):
-		return o, nil
-	case !now.Before(r.end()):
-		return nil, r.finish(ctx, o, Lifetime)
-	case o.RefreshToken == "":
-		return nil, r.finish(ctx, o, TokenExpired)
-	}
-	if err := r.a.provider.admit(now); err != nil {
-		return nil, err
-	}
-	return r.redeem(ctx, o)
+}
+
+// answerMayCome tells whether another process may have an answer to the last
+// attempt that it could not store while the store was away. Its lease may have run
+// out meanwhile, and whoever is faster than it would send a token that is spent.
+func (r *refresh) answerMayCome(o *opened) bool {
+	return r.m.shared != nil && !o.Attempt.IsZero() && r.s.attempt.Load() != o.version
 }
 
 // redeem makes the token call, with a durable mark before it.
@@ -96,6 +113,7 @@ func (r *refresh) redeem(ctx context.Context, o *opened) (*opened, error) {
 	if err != nil {
 		return nil, err // not marked, so not sent
 	}
+	r.s.attempt.Store(o.version)
 	if !r.hold.held() {
 		return nil, r.unsent(ctx, o)
 	}

@@ -30,6 +30,14 @@ type Session struct {
 	tokens atomic.Pointer[opened]
 	end    atomic.Pointer[Ended] // set once, when it is known to be over
 
+	*temper
+}
+
+// temper is what a process has tried with a session. It is handed on when the
+// session is read anew, unless a reload came between.
+type temper struct {
+	app     *App
+	attempt atomic.Uint64 // the version that was written before the last attempt at a refresh
 	retry   backoff
 	renewed atomic.Pointer[renewal] // the last; nil: none
 }

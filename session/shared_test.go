@@ -111,3 +111,111 @@ func TestALoginThatIsNotReadBack(t *testing.T) {
 		}
 	})
 }
+
+// The store goes away while the provider answers, for longer than the lease lasts:
+// the answer waits in the memory of the process that asked. Another process that
+// wants the session when the store is back gives it time to be stored, and does not
+// send the spent token.
+func TestAnAnswerThatWaitsInAnotherProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one := newBench(t, inMemory)
+		sv := newServer()
+		store := &hooked{Store: sv.Store}
+		sv.Store = store
+		here, there := sv.process(one), sv.process(one)
+		c := here.login()
+		there.open(c)
+		time.Sleep(tokenTTL)
+		here.provider.set(func(p *provider) {
+			p.After = func() error {
+				store.set(failing("create", "load", "replace", "end", "acquire", "touch", "renew", "sweep"))
+				return nil
+			}
+		})
+		if _, err := here.token(c); err == nil {
+			t.Error("a token that was not stored was given out")
+		}
+		time.Sleep(time.Minute + 100*time.Millisecond) // between two attempts to store it
+		here.provider.set(func(p *provider) { p.After = nil })
+		store.set(nil)
+		there.mustToken(c)
+		here.mustToken(c)
+		if calls, reuses := one.provider.seen(); calls != 1 || reuses != 0 {
+			t.Errorf("token calls = %d, reuses = %d, want 1 and 0", calls, reuses)
+		}
+	})
+}
+
+// A process that died while the provider answered holds nobody up for long.
+func TestAnAnswerThatDiedWithItsProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one := newBench(t, inMemory)
+		sv := newServer()
+		here, there := sv.process(one), sv.process(one)
+		c := here.login()
+		time.Sleep(tokenTTL)
+		here.provider.set(func(p *provider) { p.Fail = &session.Outage{Err: context.DeadlineExceeded} })
+		here.token(c)
+		here.provider.set(func(p *provider) { p.Fail = nil })
+		begun := time.Now()
+		there.mustToken(c)
+		if took := time.Since(begun); took > 4*time.Second {
+			t.Errorf("the other process waited %v", took)
+		}
+		time.Sleep(tokenTTL)
+		// Its own attempts it knows to be over.
+		there.provider.set(func(p *provider) { p.Fail = &session.Outage{Err: context.DeadlineExceeded} })
+		there.token(c)
+		there.provider.set(func(p *provider) { p.Fail = nil })
+		time.Sleep(time.Second) // the pause after an outage
+		begun = time.Now()
+		there.mustToken(c)
+		if took := time.Since(begun); took > 0 {
+			t.Errorf("it waited %v for itself", took)
+		}
+	})
+}
+
+// A process reads a session anew after each change of it, its own included. It
+// remembers all the same what it has tried.
+func TestWhatWasTriedIsRememberedWhenASessionIsReadAnew(t *testing.T) {
+	t.Run("an outage", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			here := newServer().process(newBench(t, inMemory))
+			c := here.login()
+			time.Sleep(tokenTTL)
+			here.provider.set(func(p *provider) { p.Fail = &session.Outage{Answered: true, Err: errors.New("503")} })
+			for range 10 {
+				if _, err := here.token(c); err == nil {
+					t.Fatal("a token though the provider is down")
+				}
+				synctest.Wait()
+			}
+			if calls, _ := here.provider.seen(); calls != 1 {
+				t.Errorf("%d token calls at once, want 1", calls)
+			}
+		})
+	})
+	// An API that refuses every token gets one refresh in five minutes, not one for
+	// each request.
+	t.Run("a renewal", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			here := newServer().process(newBench(t, inMemory))
+			c := here.login()
+			for range 10 {
+				s := here.open(c)
+				sent, err := s.AccessToken(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := s.Renew(t.Context(), sent); err != nil && !errors.Is(err, session.ErrNoRenewal) {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+			}
+			if calls, _ := here.provider.seen(); calls != 1 {
+				t.Errorf("%d token calls, want 1", calls)
+			}
+		})
+	})
+}
