@@ -70,8 +70,9 @@ type Tally struct {
 
 // Move copies all that a store holds to another one. It can be repeated: that
 // loses nothing, brings no ended session back and puts no older record in the place
-// of a newer one. Page is told after each page what was done so far; it may be nil.
-func Move(ctx context.Context, from, to Portable, page func(Tally)) (Tally, error) {
+// of a newer one. The tally is of what was done, also when it returns an error half
+// way.
+func Move(ctx context.Context, from, to Portable) (Tally, error) {
 	t := Tally{map[Fate]int{}, map[Fate]int{}, map[Fate]int{}, map[Fate]int{}}
 	err := from.Export(ctx, func(items []Item) error {
 		fates, err := to.Import(ctx, items)
@@ -83,9 +84,6 @@ func Move(ctx context.Context, from, to Portable, page func(Tally)) (Tally, erro
 		}
 		for i, item := range items {
 			t.of(item)[fates[i]]++
-		}
-		if page != nil {
-			page(t)
 		}
 		return nil
 	})

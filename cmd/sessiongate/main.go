@@ -29,11 +29,12 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"serve", "-config FILE", "run the gateway", serve},
-		{"check", "-config FILE", "tell what is wrong with a configuration, and what to do", check},
+		{"check", "-config FILE [-online]", "tell what is wrong with a configuration, and what to do", check},
 		{"demo", "[-listen ADDRESS]", "show it at work: a provider, an API and an app, with one command", runDemo},
 		{"keygen", "", "print a new key for session.keys", keygen},
 		{"sessions list", "-config FILE [-app ORIGIN] [-sub SUB] [-json]", "show who is logged in at a running gateway", listSessions},
 		{"sessions revoke", "-config FILE ID | -app ORIGIN -sub SUB", "end a session, or all of a user's in an app", revokeSessions},
+		{"migrate", "-from bolt|redis -to bolt|redis -config FILE [-bolt PATH] [-from-config FILE]", "move sessions from one store to another", migrate},
 		{"healthcheck", "-config FILE [-ready]", "ask a running gateway for its health", healthcheck},
 		{"version", "", "print the version", printVersion},
 	}

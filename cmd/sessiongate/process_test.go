@@ -28,6 +28,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asCommand) != "" {
 		os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 	}
+	os.Setenv(asCommand, "1") // of gateways that gatewaytest starts
 	os.Exit(m.Run())
 }
 
@@ -65,9 +66,9 @@ func sessiongate(t *testing.T, args ...string) (code int, stdout, stderr string)
 
 // settings are what tests change in the configuration; the zero value is good.
 type settings struct {
-	listen, admin, token, socket, store, delay, client, logout, routes, more string
-	keys                                                                     []string
-	maxPerUser                                                               int
+	listen, admin, token, socket, store, redis, delay, client, logout, routes, more string
+	keys                                                                            []string
+	maxPerUser                                                                      int
 }
 
 func (s settings) String() string {
@@ -81,6 +82,10 @@ func (s settings) String() string {
 	if err != nil || s.keys == nil {
 		keys = []byte(`["` + testKey + `"]`)
 	}
+	store := fmt.Sprintf("bbolt: {path: %q}", or(s.store, "sessions.db"))
+	if s.redis != "" {
+		store = fmt.Sprintf("redis: {addresses: [%q]}", s.redis)
+	}
 	return fmt.Sprintf(`
 listen: %q
 admin: {listen: %q, token: %q, socket: %q}
@@ -89,7 +94,7 @@ shutdown_timeout: 5s
 session:
   keys: %s
   max_per_user: %d
-  store: {bbolt: {path: %q}}
+  store: {%s}
 apps:
   - origin: http://localhost:8080
     oidc:
@@ -99,7 +104,7 @@ apps:
       logout: {%s}
     routes:
       %s
-%s`, or(s.listen, "127.0.0.1:0"), or(s.admin, "127.0.0.1:0"), s.token, s.socket, or(s.delay, "0s"), keys, s.maxPerUser, or(s.store, "sessions.db"),
+%s`, or(s.listen, "127.0.0.1:0"), or(s.admin, "127.0.0.1:0"), s.token, s.socket, or(s.delay, "0s"), keys, s.maxPerUser, store,
 		or(s.client, "shop"), s.logout, or(s.routes, "- {path: /, static: {dir: dist, fallback: index.html}, auth: none}"), s.more)
 }
 

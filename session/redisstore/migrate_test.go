@@ -56,7 +56,7 @@ func TestMigrateTouchesNoOtherPrefix(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	tally, err := session.Move(t.Context(), openWith(t, Options{Addresses: []string{shared.addr()}, Prefix: ours[0]}), openBolt(t), nil)
+	tally, err := session.Move(t.Context(), openWith(t, Options{Addresses: []string{shared.addr()}, Prefix: ours[0]}), openBolt(t))
 	if err != nil || tally.Sessions[session.FateAdded] != 1 || len(tally.Sessions) != 1 {
 		t.Errorf("moved %v, %v", tally, err)
 	}
@@ -76,7 +76,7 @@ func TestMigratedKeysExpire(t *testing.T) {
 	if _, err := from.End(t.Context(), gone, session.Logout, session.Condition{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := session.Move(t.Context(), from, to, nil); err != nil {
+	if _, err := session.Move(t.Context(), from, to); err != nil {
 		t.Fatal(err)
 	}
 	c := shared.client(t)
@@ -91,5 +91,33 @@ func TestMigratedKeysExpire(t *testing.T) {
 		if err != nil || (time.Duration(left)*time.Millisecond-want).Abs() > time.Minute {
 			t.Errorf("%q lasts %v more, want %v: %v", name, time.Duration(left)*time.Millisecond, want, err)
 		}
+	}
+}
+
+// BenchmarkMigrate moves sessions of a usual size from a file, with two tags each.
+func BenchmarkMigrate(b *testing.B) {
+	for name, open := range map[string]func() *Store{
+		"server":  func() *Store { return openAt(b, shared) },
+		"cluster": func() *Store { return openCluster(b, rand.Text()+":") },
+	} {
+		b.Run(name, func(b *testing.B) {
+			from, to := openBolt(b), open()
+			items := make([]session.Item, session.ExportPage)
+			for filled := 0; filled < b.N; filled += len(items) {
+				for i := range items {
+					rec := record(random[session.Tag](), random[session.Tag]())
+					rec.Version, rec.Data = 1, make([]byte, 2500)
+					items[i] = session.Item{Key: random[session.Key](), Record: &rec}
+				}
+				if _, err := from.Import(b.Context(), items[:min(len(items), b.N-filled)]); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ResetTimer()
+			tally, err := session.Move(b.Context(), from, to)
+			if err != nil || tally.Sessions[session.FateAdded] != b.N {
+				b.Fatal(tally, err)
+			}
+		})
 	}
 }
