@@ -7,6 +7,7 @@
 package chaos
 
 import (
+	"flag"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -20,6 +21,8 @@ var binary string
 
 func TestMain(m *testing.M) {
 	gatewaytest.ServeRelay()
+	flag.Parse()
+	flag.Set("test.parallel", "6") // they mostly wait
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "sessiongate-chaos-")
 		if err != nil {
@@ -77,6 +80,7 @@ func seed(t *testing.T) uint64 {
 // acknowledged is lost but in the one case that can't be helped, and no failure
 // is without a cause.
 func TestChaos(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		setting

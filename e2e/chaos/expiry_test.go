@@ -8,6 +8,7 @@ import (
 // TestExpiryDuringShutdown: a session whose time is over while the gateway stops
 // ends as at any other time, for the gateway that stops and for the next.
 func TestExpiryDuringShutdown(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		redis  bool
@@ -61,6 +62,7 @@ func TestExpiryDuringShutdown(t *testing.T) {
 			if resent := w.Gateway.Events("refresh_ambiguous"); resent > 0 || len(w.Provider.Stats().Reuses) > 0 {
 				t.Errorf("%d refresh tokens were sent again", resent)
 			}
+			w.Gateway.Kill() // the delay is of no more use
 		})
 	}
 }

@@ -107,7 +107,16 @@ func (m *monkey) ofProvider() fault {
 }
 
 // plan thinks of the faults of a round: mostly one, at most one of each process.
-func (m *monkey) plan() []fault {
+// The first ones are sure to kill what the tests are about.
+func (m *monkey) plan(round int) []fault {
+	switch {
+	case round == 0:
+		g := m.w.Gateways[0]
+		return []fault{{kind: gatewayKill, what: "gateway 0", at: time.Second, lasts: m.between(0, time.Second), begin: g.Kill, end: g.Launch}}
+	case round == 1 && m.w.store != nil:
+		r := m.w.store
+		return []fault{{kind: storeKill, what: "redis-server", at: time.Second, lasts: m.between(0, time.Second), begin: r.Kill, end: r.Start}}
+	}
 	all := []func() fault{m.ofGateway, m.ofGateway, m.ofProvider}
 	if m.w.store != nil {
 		all = append(all, m.ofStore, m.ofStore)
@@ -131,7 +140,7 @@ func (m *monkey) round(n int) {
 	if n%3 != 0 {
 		w.Provider.Fail(devprovider.Fault{After: true, Delay: m.between(10*time.Millisecond, 150*time.Millisecond)}, devprovider.Refresh, devprovider.Code)
 	}
-	faults := m.plan()
+	faults := m.plan(n)
 	over := w.work()
 	m.treat(faults)
 	w.sleep(m.between(0, 500*time.Millisecond))

@@ -12,6 +12,7 @@ import (
 // TestReloadWithoutStore: a configuration can be put in force while the store does
 // not answer. It logs nobody out, and whom it means to log out does not come back.
 func TestReloadWithoutStore(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		away   func(*gatewaytest.Redis)

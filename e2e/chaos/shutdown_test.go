@@ -14,6 +14,7 @@ import (
 // every refresh that it began is stored, and every session is there after the next
 // start. Nothing has to be sent twice.
 func TestShutdown(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		setting
@@ -27,7 +28,7 @@ func TestShutdown(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 0))
 			w := newWorld(t, tt.setting, seed)
 			w.everybody(func(p *person) { p.logInOnce() })
-			for range rounds(t, 6) {
+			for range rounds(t, 4) {
 				// Slow answers: at any moment refreshes are under way.
 				w.Provider.Heal()
 				w.Provider.Fail(devprovider.Fault{After: true, Delay: time.Duration(200+random.IntN(600)) * time.Millisecond}, devprovider.Refresh)
