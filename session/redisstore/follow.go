@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -44,8 +45,9 @@ type following struct {
 	follower atomic.Pointer[session.Follower]
 	clock    clock
 	waiters  waiters
-	proven   []atomic.Int64                   // of each partition: when the last proof was sent
-	masters  atomic.Pointer[[numSlots]string] // of each slot of a Cluster, by what a node said last
+	proven   []atomic.Int64       // of each partition: when the last proof was sent
+	masters  atomic.Pointer[view] // of a Cluster, as a node said last
+	slots    []int                // of each partition
 
 	ctx     context.Context
 	stop    context.CancelFunc
@@ -69,6 +71,7 @@ func newFollowing(o *Options, l layout, ln *link) *following {
 		moving: make([]bool, l.partitions), disputed: make([]time.Duration, l.partitions),
 	}
 	for n := range f.proven {
+		f.slots = append(f.slots, slot(strconv.Itoa(n)))
 		f.proven[n].Store(never)
 		f.disputed[n] = never
 	}
@@ -170,6 +173,11 @@ func (f *following) at(ctx context.Context, n int) (*node, error) {
 func (f *following) adopt(where map[int]string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.move(where)
+}
+
+// move is adopt for those who hold f.mu.
+func (f *following) move(where map[int]string) {
 	if f.closed {
 		return
 	}
@@ -235,10 +243,10 @@ func (f *following) proved(nd *node, sent time.Duration, n int) {
 	}
 }
 
-// moves notes that a partition is on its way to another server. What is there
+// underWay notes that a partition is on its way to another server. What is there
 // already can be read, but the change of it would not be told: rueidis' ASKING takes
 // back the CLIENT CACHING before it.
-func (f *following) moves(n int) {
+func (f *following) underWay(n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.moving[n] = true
@@ -255,10 +263,9 @@ func (f *following) hears(key session.Key) bool {
 // moved notes that a server says a partition is somewhere else.
 func (f *following) moved(nd *node, n int, addr string) {
 	f.mu.Lock()
-	current := f.owner[n] == nd
-	f.mu.Unlock()
-	if current {
-		f.adopt(map[int]string{n: addr})
+	defer f.mu.Unlock()
+	if f.owner[n] == nd {
+		f.move(map[int]string{n: addr})
 	}
 }
 
@@ -348,7 +355,7 @@ func tracked(b rueidis.Builder, _ bool) rueidis.Completed {
 
 // readMoving reads what is on its way to another server.
 func (f *following) readMoving(ctx context.Context, n int, cmds []command) ([]rueidis.RedisResult, error) {
-	f.moves(n)
+	f.underWay(n)
 	client, err := f.link.get()
 	if err != nil {
 		return nil, err

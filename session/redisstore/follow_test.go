@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -221,5 +222,100 @@ func TestSlot(t *testing.T) {
 		if got, want := fmt.Sprint(":", slot(tag)), cluster[0].must(t, "CLUSTER", "KEYSLOT", tag); got != want {
 			t.Errorf("the slot of %q is %s, want %s", tag, got, want)
 		}
+	}
+}
+
+// lying is a session's key in a slot of a node.
+func lying(s *Store, node *server) session.Key {
+	for {
+		key := random[session.Key]()
+		if s.following.masters.Load().master(s.following.slots[s.layout.number(key)]) == node.addr() {
+			return key
+		}
+	}
+}
+
+// Each node of a Cluster proves its own partitions, and those only.
+func TestNodeThatStandsStill(t *testing.T) {
+	t.Parallel()
+	nodes, err := launchCluster(t.TempDir(), "--cluster-node-timeout", "60000")
+	for _, node := range nodes {
+		t.Cleanup(node.kill)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	const liveness = 400 * time.Millisecond
+	s := openWith(t, Options{Addresses: []string{nodes[0].addr()}, Cluster: true, Liveness: liveness, Timeout: time.Second})
+	e := follow(s)
+	wantTrust(t, s, random[session.Key]())
+	here, there := lying(s, nodes[0]), lying(s, nodes[1])
+	wantTrust(t, s, here)
+	wantTrust(t, s, there)
+	nodes[1].signal(syscall.SIGSTOP)
+	awaitNoTrust(t, s, there, time.Now())
+	for begun := time.Now(); time.Since(begun) < 2*liveness; time.Sleep(time.Millisecond) {
+		if s.Trusted(there, time.Now()) {
+			t.Fatal("a session is trusted whose node stands still")
+		}
+	}
+	wantTrust(t, s, here)
+	doubts := e.doubts.Load()
+	nodes[1].signal(syscall.SIGCONT)
+	wantDoubt(t, e, doubts)
+	wantTrust(t, s, there)
+}
+
+// A replica that was made the master is read, and what was read at the former one
+// is in doubt.
+func TestNodeThatIsReplaced(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		replace func(t *testing.T, master, replica *server)
+	}{
+		{"by an operator", func(t *testing.T, _, replica *server) {
+			eventually(t, "failover", func() error { // the nodes may not agree yet that it may
+				answer, err := replica.say("CLUSTER", "FAILOVER")
+				if err == nil && !strings.Contains(answer, "send CLUSTER FAILOVER to a replica") {
+					err = fmt.Errorf("it is no master: %s", answer)
+				}
+				return err
+			})
+		}},
+		{"as it died", func(t *testing.T, master, _ *server) { master.kill() }},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			masters, replicas := launchPairs(t, "--cluster-node-timeout", "1000")
+			s := openWith(t, Options{Addresses: []string{masters[0].addr()}, Cluster: true, Liveness: 400 * time.Millisecond, Timeout: time.Second})
+			e := follow(s)
+			wantTrust(t, s, random[session.Key]())
+			key := lying(s, masters[1])
+			if err := s.Create(t.Context(), key, record()); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Load(t.Context(), key); err != nil {
+				t.Fatal(err)
+			}
+			awaitReplica(t, masters[1])
+			doubts := e.doubts.Load()
+			begun := time.Now()
+			row.replace(t, masters[1], replicas[1])
+			wantDoubt(t, e, doubts)
+			eventually(t, "Load", func() error {
+				_, err := s.Load(t.Context(), key)
+				if isAnswer(err) {
+					t.Fatalf("Load: %v", err)
+				}
+				return err
+			})
+			wantTrust(t, s, key)
+			t.Logf("trusted again after %v", time.Since(begun))
+			s.following.mu.Lock()
+			defer s.following.mu.Unlock()
+			if got := s.following.owner[s.layout.number(key)].addr; got != replicas[1].addr() {
+				t.Errorf("it is read at %s, want %s", got, replicas[1].addr())
+			}
+		})
 	}
 }

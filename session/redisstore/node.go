@@ -126,7 +126,7 @@ func (nd *node) probe() {
 		cmds = append(cmds, func(b rueidis.Builder, _ bool) rueidis.Completed { return b.Del().Key(name).Build() })
 	}
 	if nd.f.opts.Cluster {
-		cmds = append(cmds, slots)
+		cmds = append(cmds, clusterSlots)
 	}
 	sent, asked := nd.f.now(), nd.f.opts.now()
 	answers, err := nd.ask(ctx, cmds)

@@ -1,9 +1,11 @@
 package redisstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -19,7 +21,7 @@ const numSlots = 16384
 
 var errSlots = errors.New("no node of the Cluster tells who serves what")
 
-func slots(b rueidis.Builder, _ bool) rueidis.Completed { return b.ClusterSlots().Build() }
+func clusterSlots(b rueidis.Builder, _ bool) rueidis.Completed { return b.ClusterSlots().Build() }
 
 // slot is that of a hash tag (Redis Cluster specification, "Hash tags": CRC16 by
 // XMODEM).
@@ -38,9 +40,27 @@ func slot(tag string) int {
 	return int(crc % numSlots)
 }
 
-// view is what a node of a Cluster says: the address of the master of each
-// partition, "" where it knows of none.
-func (f *following) view(answer rueidis.RedisResult, from string) ([]string, error) {
+// view is what a node of a Cluster says of who serves what, in the order of the
+// slots.
+type view []span
+
+// span is some slots, and the address of their master.
+type span struct {
+	first, last int64
+	addr        string
+}
+
+// master is the address of a slot's master, "" if there is none.
+func (v view) master(slot int) string {
+	i, _ := slices.BinarySearchFunc(v, int64(slot), func(s span, slot int64) int { return cmp.Compare(s.last, slot) })
+	if i == len(v) || v[i].first > int64(slot) {
+		return ""
+	}
+	return v[i].addr
+}
+
+// viewOf reads the answer of a node to CLUSTER SLOTS.
+func viewOf(answer rueidis.RedisResult, from string) (view, error) {
 	ranges, err := answer.ToArray()
 	if err != nil {
 		return nil, err
@@ -49,7 +69,7 @@ func (f *following) view(answer rueidis.RedisResult, from string) ([]string, err
 	if err != nil {
 		return nil, err
 	}
-	var masters [numSlots]string
+	var v view
 	for _, r := range ranges {
 		parts, err := r.ToArray()
 		if err != nil || len(parts) < 3 {
@@ -58,20 +78,15 @@ func (f *following) view(answer rueidis.RedisResult, from string) ([]string, err
 		first, err1 := parts[0].AsInt64()
 		last, err2 := parts[1].AsInt64()
 		master, err3 := parts[2].ToArray()
-		if errors.Join(err1, err2, err3) != nil || len(master) < 2 || first < 0 || last >= int64(len(masters)) {
+		if errors.Join(err1, err2, err3) != nil || len(master) < 2 {
 			return nil, errAnswer
 		}
-		addr := endpoint(master, host)
-		for n := first; n <= last; n++ {
-			masters[n] = addr
+		if addr := endpoint(master, host); addr != "" {
+			v = append(v, span{first, last, addr})
 		}
 	}
-	f.masters.Store(&masters)
-	where := make([]string, f.layout.partitions)
-	for n := range where {
-		where[n] = masters[slot(strconv.Itoa(n))]
-	}
-	return where, nil
+	slices.SortFunc(v, func(a, b span) int { return cmp.Compare(a.first, b.first) })
+	return v, nil
 }
 
 // endpoint is a node's address. One that does not know its own is where it was
@@ -93,15 +108,16 @@ func endpoint(parts []rueidis.RedisMessage, host string) string {
 // themselves the owner, or one is called so by another, nothing is proved: the one
 // by which it is read may be the last to learn that it was deposed.
 func (f *following) says(nd *node, answer rueidis.RedisResult, sent time.Duration, writes bool) {
-	where, err := f.view(answer, nd.addr)
+	v, err := viewOf(answer, nd.addr)
 	if err != nil {
 		return
 	}
+	f.masters.Store(&v)
 	elsewhere := map[int]string{}
 	f.mu.Lock()
-	for n, addr := range where {
-		owner := f.owner[n]
-		switch {
+	defer f.mu.Unlock()
+	for n, owner := range f.owner {
+		switch addr := v.master(f.slots[n]); {
 		case sent < f.since[n]: // it did not know then
 		case owner == nil || owner == nd && addr != nd.addr || owner != nd && addr == nd.addr && f.silent(owner):
 			if addr != "" {
@@ -115,15 +131,14 @@ func (f *following) says(nd *node, answer rueidis.RedisResult, sent time.Duratio
 			f.disputed[n] = f.now()
 		}
 	}
-	f.mu.Unlock()
-	f.adopt(elsewhere)
+	f.move(elsewhere)
 }
 
 // survey asks some nodes who serves what nobody is known to serve, or somebody who
 // is silent. The first answer counts. The other nodes are let answer, since others
 // may be waiting for the connections that are made to ask them.
 func (f *following) survey(ctx context.Context, client rueidis.Client) error {
-	views := make(chan []string, asked)
+	views := make(chan view, asked)
 	left := 0
 	for addr, c := range client.Nodes() { // in no order
 		if left == asked {
@@ -133,18 +148,19 @@ func (f *following) survey(ctx context.Context, client rueidis.Client) error {
 		f.running.Go(func() {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.opts.Timeout)
 			defer cancel()
-			where, err := f.view(c.Do(ctx, c.B().ClusterSlots().Build()), addr)
+			v, err := viewOf(c.Do(ctx, c.B().ClusterSlots().Build()), addr)
 			if err != nil {
-				where = nil
+				v = nil
 			}
-			views <- where
+			views <- v
 		})
 	}
 	for ; left > 0; left-- {
 		select {
-		case where := <-views:
-			if where != nil {
-				f.adopt(f.orphans(where))
+		case v := <-views:
+			if v != nil {
+				f.masters.Store(&v)
+				f.adoptOrphans(v)
 				return nil
 			}
 		case <-ctx.Done():
@@ -154,16 +170,16 @@ func (f *following) survey(ctx context.Context, client rueidis.Client) error {
 	return errSlots
 }
 
-// orphans are the partitions of a view that nobody is known to serve, or somebody
-// who is silent.
-func (f *following) orphans(where []string) map[int]string {
+// adoptOrphans has partitions read where a view says that nobody is known to serve,
+// or somebody who is silent.
+func (f *following) adoptOrphans(v view) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	found := map[int]string{}
-	for n, addr := range where {
-		if owner := f.owner[n]; addr != "" && (owner == nil || f.silent(owner)) {
+	for n, owner := range f.owner {
+		if addr := v.master(f.slots[n]); addr != "" && (owner == nil || f.silent(owner)) {
 			found[n] = addr
 		}
 	}
-	return found
+	f.move(found)
 }

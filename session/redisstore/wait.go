@@ -109,7 +109,7 @@ func (r *replicated) place(ctx context.Context, i int) place {
 		}
 	}
 	built := r.cmds[i](r.client.B(), false)
-	return place{addr: masters[built.Slot()]}
+	return place{addr: masters.master(int(built.Slot()))}
 }
 
 // sendTo sends commands to one node, on one connection, and waits there for its

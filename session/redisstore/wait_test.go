@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -130,20 +131,19 @@ func TestReadersDoNotWaitForReplicas(t *testing.T) {
 	}
 }
 
-// In a Cluster each node's replicas are waited for, and a node that has not what
-// is asked for names the one that has.
-func TestReplicasOfAClusterAreWaitedFor(t *testing.T) {
-	t.Parallel()
+// launchPairs starts a Cluster of three masters with a replica each.
+func launchPairs(t *testing.T, args ...string) (masters, replicas []*server) {
+	t.Helper()
 	dir := t.TempDir()
-	nodes, err := launchCluster(dir, "--repl-diskless-sync-delay", "0")
-	for _, node := range nodes {
+	args = append([]string{"--repl-diskless-sync-delay", "0"}, args...)
+	masters, err := launchCluster(dir, args...)
+	for _, node := range masters {
 		t.Cleanup(node.kill)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	var replicas []*server
-	for i, master := range nodes {
+	for i, master := range masters {
 		bus, err := freePort()
 		if err != nil {
 			t.Fatal(err)
@@ -152,7 +152,7 @@ func TestReplicasOfAClusterAreWaitedFor(t *testing.T) {
 		if err := os.Mkdir(home, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		replica, err := newServer(home, "--cluster-enabled", "yes", "--cluster-port", bus)
+		replica, err := newServer(home, append([]string{"--cluster-enabled", "yes", "--cluster-port", bus}, args...)...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -172,9 +172,17 @@ func TestReplicasOfAClusterAreWaitedFor(t *testing.T) {
 			return err
 		})
 	}
-	for _, master := range nodes {
+	for _, master := range masters {
 		awaitReplica(t, master)
 	}
+	return masters, replicas
+}
+
+// In a Cluster each node's replicas are waited for, and a node that has not what
+// is asked for names the one that has.
+func TestReplicasOfAClusterAreWaitedFor(t *testing.T) {
+	t.Parallel()
+	nodes, replicas := launchPairs(t)
 	const timeout = 2 * time.Second
 	s := openWith(t, Options{Addresses: []string{nodes[0].addr()}, Cluster: true, WaitReplicas: 1, Timeout: timeout})
 	var key session.Key
@@ -190,15 +198,15 @@ func TestReplicasOfAClusterAreWaitedFor(t *testing.T) {
 	}
 
 	// Whom it takes for the masters is wrong.
-	masters := *s.following.masters.Load()
-	for i, addr := range masters {
+	wrong := slices.Clone(*s.following.masters.Load())
+	for i, sp := range wrong {
 		for n, node := range nodes {
-			if addr == node.addr() {
-				masters[i] = nodes[(n+1)%3].addr()
+			if sp.addr == node.addr() {
+				wrong[i].addr = nodes[(n+1)%3].addr()
 			}
 		}
 	}
-	s.following.masters.Store(&masters)
+	s.following.masters.Store(&wrong)
 	create(t, s, record(random[session.Tag]()))
 
 	// A slot that is being moved.
@@ -220,7 +228,7 @@ func TestReplicasOfAClusterAreWaitedFor(t *testing.T) {
 	for _, replica := range replicas {
 		replica.signal(syscall.SIGSTOP)
 	}
-	err = s.Create(t.Context(), random[session.Key](), record())
+	err := s.Create(t.Context(), random[session.Key](), record())
 	wantUnknown(t, "Create", err)
 	if !errors.Is(err, errTooFew) {
 		t.Errorf("Create: error = %v, want %v", err, errTooFew)
