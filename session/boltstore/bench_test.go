@@ -3,6 +3,7 @@ package boltstore
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,6 +17,29 @@ func BenchmarkLoad(b *testing.B) {
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		if _, err := s.Load(b.Context(), keys[i%len(keys)]); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkOpen is what a start with a hundred thousand sessions takes.
+func BenchmarkOpen(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "sessions.db")
+	s, err := Open(path, Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	fill(b, s, 100_000)
+	if err := s.Close(); err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(fileSize(b, path))
+	for b.Loop() {
+		s, err := Open(path, Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -42,15 +42,17 @@ var errClosing = errors.New("boltstore: closing")
 
 // compactNowAndThen runs until the store closes.
 func (s *Store) compactNowAndThen() {
+	look := time.NewTicker(s.rest)
+	defer look.Stop()
 	for {
-		if err := s.compactIfWorthIt(); err != nil && !errors.Is(err, errClosing) {
-			s.log.Warn("the store's file could not be compacted, it stays larger than it has to be",
-				"event", "store_compaction_failed", "path", s.path, "error", err)
-		}
 		select {
 		case <-s.closing:
 			return
-		case <-time.After(s.rest):
+		case <-look.C:
+		}
+		if err := s.compactIfWorthIt(); err != nil && !errors.Is(err, errClosing) {
+			s.log.Warn("the store's file could not be compacted, it stays larger than it has to be",
+				"event", "store_compaction_failed", "path", s.path, "error", err)
 		}
 	}
 }

@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 }
 
 // writeUntilKilled writes sessions from several goroutines and prints a line
-// for each write that was acknowledged.
+// for each write that was acknowledged. The file is compacted all the while.
 func writeUntilKilled(s *Store) {
 	ctx := context.Background()
 	must := func(err error, key session.Key, what string) {
@@ -82,7 +82,12 @@ func writeUntilKilled(s *Store) {
 			}
 		}()
 	}
-	select {}
+	for {
+		if err := s.compact(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
 }
 
 // markedTag is the tag that is marked where a session of the key was written.
@@ -101,7 +106,8 @@ type acknowledged struct {
 func TestWhatWasAcknowledgedSurvivesKill9(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	all := map[string]*acknowledged{}
-	for range 8 { // rounds on the same file
+	compacted := 0
+	for round := 0; round < 8 || compacted == 0 && round < 100; round++ { // on the same file
 		child := exec.Command(os.Args[0], "-test.run=^$")
 		child.Env = append(os.Environ(), childWrite+"="+path)
 		child.Stderr = os.Stderr
@@ -114,16 +120,23 @@ func TestWhatWasAcknowledgedSurvivesKill9(t *testing.T) {
 		}
 		lines := bufio.NewScanner(out)
 		lines.Scan() // it is writing
-		time.AfterFunc(rand.N(150*time.Millisecond), func() { _ = child.Process.Kill() })
+		time.AfterFunc(rand.N(250*time.Millisecond), func() { _ = child.Process.Kill() })
 		note(t, all, lines.Text())
 		for lines.Scan() {
 			note(t, all, lines.Text())
+			if strings.Contains(lines.Text(), `"event":"store_compacted"`) {
+				compacted++
+			}
 		}
 		if err := child.Wait(); err == nil {
 			t.Fatal("the child ended by itself")
 		}
 
-		s := openAt(t, path)
+		s, log := openWith(t, path, Options{rest: time.Hour})
+		if told := log.lines(t, "store_quarantined"); len(told) > 0 {
+			t.Fatalf("a crash has damaged the file: %v", told)
+		}
+		wantOnly(t, path)
 		for key, ack := range all {
 			wantAcknowledged(t, s, key, *ack)
 		}
@@ -132,7 +145,10 @@ func TestWhatWasAcknowledgedSurvivesKill9(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	t.Logf("%d sessions", len(all))
+	if compacted == 0 {
+		t.Error("the file was never compacted")
+	}
+	t.Logf("%d sessions, %d compactions", len(all), compacted)
 }
 
 func note(t *testing.T, all map[string]*acknowledged, line string) {
