@@ -13,8 +13,10 @@ import (
 )
 
 // check tells everything that is wrong with a configuration, or what it does.
-func check(_ context.Context, args []string, stdout, stderr io.Writer) error {
-	path, err := configFlag(newFlags("check", stderr), args)
+func check(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	f := newFlags("check", stderr)
+	online := f.Bool("online", false, "ask the providers and the store, too")
+	path, err := configFlag(f, args)
 	if err != nil {
 		return err
 	}
@@ -31,6 +33,9 @@ func check(_ context.Context, args []string, stdout, stderr io.Writer) error {
 	fmt.Fprintf(stdout, "%s: ok, %s\n", path, count(len(cfg.Apps), "app"))
 	for _, app := range cfg.Apps {
 		summarise(stdout, app)
+	}
+	if *online {
+		return checkOnline(ctx, cfg, stdout)
 	}
 	return nil
 }

@@ -25,8 +25,8 @@ func (s *Store) Export(ctx context.Context, f func([]session.Item) error) error 
 		return err
 	}
 	for _, kinds := range [][]string{{"mark", "once"}, {"session"}} {
-		for _, server := range masters {
-			if err := s.scan(ctx, server, kinds, f); err != nil {
+		for _, m := range masters {
+			if err := s.scan(ctx, m.client, kinds, f); err != nil {
 				return err
 			}
 		}
@@ -34,26 +34,35 @@ func (s *Store) Export(ctx context.Context, f func([]session.Item) error) error 
 	return nil
 }
 
-// masters are the servers that hold something: replicas hold the same.
-func (s *Store) masters(ctx context.Context) ([]rueidis.Client, error) {
+// master is a server that holds something: its replicas hold the same.
+type master struct {
+	addr   string
+	client rueidis.Client
+}
+
+func (s *Store) masters(ctx context.Context) ([]master, error) {
 	client, err := s.link.get()
 	if err != nil {
 		return nil, unknown("export", err)
 	}
 	if !s.opts.Cluster {
-		return []rueidis.Client{client}, nil
+		m := master{s.opts.Addresses[0], client}
+		for m.addr = range client.Nodes() { // the one that Sentinels call the master
+		}
+		return []master{m}, nil
 	}
-	var masters []rueidis.Client
+	var all []master
 	for addr, node := range client.Nodes() {
 		role, err := s.asked(ctx, node, node.B().Role().Build())[0].ToArray()
 		if err != nil || len(role) == 0 {
 			return nil, unknown("export", fmt.Errorf("%s: %w", addr, errors.Join(err, errAnswer)))
 		}
 		if name, err := role[0].ToString(); err == nil && name == "master" {
-			masters = append(masters, node)
+			all = append(all, master{addr, node})
 		}
 	}
-	return masters, nil
+	slices.SortFunc(all, func(a, b master) int { return strings.Compare(a.addr, b.addr) })
+	return all, nil
 }
 
 // asked is what one server answers within the time-out.
