@@ -172,8 +172,18 @@ func launchPairs(t *testing.T, args ...string) (masters, replicas []*server) {
 			return err
 		})
 	}
-	for _, master := range masters {
-		awaitReplica(t, master)
+	for i, node := range append(slices.Clone(masters), replicas...) {
+		if i < len(masters) {
+			awaitReplica(t, node)
+		}
+		c := node.client(t)
+		eventually(t, "a cluster whose nodes agree", func() error {
+			known, err := c.Do(t.Context(), c.B().ClusterNodes().Build()).ToString()
+			if err == nil && (strings.Count(known, "slave") != len(replicas) || strings.Contains(known, "fail")) {
+				err = errors.New(known)
+			}
+			return err
+		})
 	}
 	return masters, replicas
 }
