@@ -74,7 +74,7 @@ var errClosed = errors.New("boltstore: closed")
 // Options of Open. The zero value is right.
 type Options struct {
 	// Wait is how long Open waits for another process to let go of the file. 0
-	// means a second.
+	// means 800 ms, so that within a second people know.
 	Wait time.Duration
 	// Log is told what happens to the file; default: nothing is logged.
 	Log *slog.Logger
@@ -155,7 +155,7 @@ func Open(path string, o Options) (*Store, error) {
 
 func (s *Store) defaults() {
 	if s.Wait == 0 {
-		s.Wait = time.Second
+		s.Wait = 800 * time.Millisecond
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -384,7 +384,7 @@ func guard(fn func() error) (err error) {
 	return fn()
 }
 
-// intact tells whether a transaction can begin. If bbolt finds no meta page then,
+// intact tells whether one can begin to read. If bbolt finds no meta page then,
 // because somebody has cut the file off or written over it, it panics with its locks
 // held, and whoever comes next waits for ever.
 func (o *opened) intact() error {

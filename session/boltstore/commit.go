@@ -138,14 +138,10 @@ func (s *Store) transact(group []*write, answers []error) error {
 
 // begin begins to write, which takes a look at the meta pages.
 func (s *Store) begin() (tx *bbolt.Tx, err error) {
-	db := s.db.Load()
-	err = db.intact()
-	if err == nil {
-		err = guard(func() (err error) {
-			tx, err = db.Begin(true)
-			return err
-		})
-	}
+	err = guard(func() (err error) {
+		tx, err = s.db.Load().Begin(true)
+		return err
+	})
 	if errors.Is(err, errDamaged) {
 		return nil, s.breakDown(err)
 	}

@@ -71,6 +71,14 @@ func TestOpenRefusesASecondProcess(t *testing.T) { // ST-10
 	if took := time.Since(begun); took > 5*time.Second {
 		t.Errorf("it took %v to say so", took)
 	}
+
+	begun = time.Now()
+	if _, err := Open(path, Options{}); err == nil {
+		t.Error("the same process could open it twice")
+	}
+	if took := time.Since(begun); took > 1500*time.Millisecond { // a second, on a machine that has other things to do
+		t.Errorf("it took %v to say so, want less than a second", took)
+	}
 }
 
 func TestOpenWaitsForAProcessThatStops(t *testing.T) {
