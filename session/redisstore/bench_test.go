@@ -84,6 +84,19 @@ func BenchmarkLoadParallel(b *testing.B) {
 	})
 }
 
+// BenchmarkTrusted is what each request asks.
+func BenchmarkTrusted(b *testing.B) {
+	for name, s := range map[string]*Store{"one server": openAt(b, shared), "cluster": openCluster(b, rand.Text()+":")} {
+		b.Run(name, func(b *testing.B) {
+			key, now := numbered(1), time.Now()
+			b.ReportAllocs()
+			for b.Loop() {
+				s.Trusted(key, now)
+			}
+		})
+	}
+}
+
 func BenchmarkReplace(b *testing.B) {
 	stores(b, func(b *testing.B, s session.Store) {
 		key := fill(b, s, 1000)[0]

@@ -319,3 +319,19 @@ func TestNodeThatIsReplaced(t *testing.T) {
 		})
 	}
 }
+
+// Trusted is on the path of every request.
+func TestTrustedCostsNothing(t *testing.T) {
+	s := openAt(t, shared)
+	key, now := random[session.Key](), time.Now()
+	if n := testing.AllocsPerRun(100, func() { s.Trusted(key, now) }); n != 0 {
+		t.Errorf("Trusted allocates %v times", n)
+	}
+	// It looks at memory only, whoever holds what.
+	s.following.mu.Lock()
+	defer s.following.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.Trusted(key, now)
+	s.Ahead()
+}

@@ -54,14 +54,61 @@
 // A session never moves, so none is told of twice. Those that a broken off call
 // did not reach are as they were.
 //
+// # Following
+//
+// Sessions are loaded by a connection of their own for each server that is a
+// master, which remembers what was read there and tells when it changes (CLIENT
+// TRACKING with OPTIN, RESP3). It is told before the answers to later questions on
+// that connection. So a server that answers a question has told of all that it had
+// done before: its answer is a proof, as old as the question. Every quarter of
+// Liveness each server is asked for one, whether or not anybody else asks anything,
+// and Trusted is whether the last of the session's partition is young enough.
+// Nothing has to notice that a connection is silent.
+//
+// What was read is in doubt as soon as the server says the first word on another
+// connection, as a partition is read at another server, and as a server was
+// emptied. It is not when a connection is lost: until there is another nothing
+// better is known, and Grace may let it be believed a little longer.
+//
+// The question of a proof is one that writes, though it deletes what is not there.
+// So it is refused by a replica, and by a master that was cut off from its
+// replicas, if min-replicas-to-write makes it want some. A Load asks it as well: at
+// a server that would not write no session is found, and none is absent, since
+// others may have another master by then.
+//
+// In a Cluster each master is asked in one go for a proof and for what it takes for
+// its own (CLUSTER SLOTS): it proves that, and nothing that another master takes for
+// its own or somebody else's. A session whose slot is on its way to another node
+// may be read at the other one, where its change would not be told: ASKING and CLIENT
+// CACHING exclude each other. Its partition is not trusted then until the slot has
+// arrived.
+//
+// A process that waits for a lease reads it in the same way, and is woken when it
+// is released.
+//
+// # Durability
+//
+// What a server has acknowledged, it may lose: in a crash, what its appendfsync had
+// not written yet (with always nothing, with everysec the last second), and in a
+// failover, what the replica that was promoted had not received. With WaitReplicas a
+// write is done when so many replicas have received it (WAIT, on a connection that
+// nobody else waits on): fewer is an error of the third kind, whatever the server
+// itself answered. Leases, touches and what is only read do not wait.
+//
 // # Time
 //
 // How long something lasts is sent as a duration and counted by the server's
 // clock alone: leases, claims, marks, and when a key expires. So clocks that
 // differ between replicas make no claim end early and no lease have two holders.
-// The times of a record are those of the processes that wrote them. Sweep takes
-// the earlier of its caller's clock and the server's, so that a replica whose
-// clock is fast ends nobody's session; ClockSkew tells how far off it is.
+//
+// Moments are told by the server's clock: those of records, touches and limits are
+// translated by how far this process' clock is ahead (Ahead), so that a process
+// whose clock is wrong does no harm to the others. It is measured with each proof.
+// Less than a second is taken for none, so that equal times stay equal, and more
+// than five are logged. In a Cluster it is the clock of the node that has partition
+// 0. BeganBefore is the provider's time and stays as it is. Sweep takes the earlier
+// of its caller's clock and the server's: nobody's session ends by a clock that
+// was set forward.
 //
 // # Unknown
 //
@@ -69,7 +116,7 @@
 // OOM, CLUSTERDOWN), and no answer at all, is an error of the third kind. A write
 // is sent once. It is sent again only after an answer that says it was not done:
 // MOVED, ASK and TRYAGAIN of a Cluster, NOSCRIPT. Reads are repeated once when
-// their connection broke.
+// their connection broke. A write that too few replicas have received may be done.
 //
 // End, EndTagged, Sweep and Replace go through when the server is out of memory,
 // as Redis refuses but the first write of a script: they begin with one that takes
