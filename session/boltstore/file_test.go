@@ -81,6 +81,27 @@ func TestOpenRefusesASecondProcess(t *testing.T) { // ST-10
 	}
 }
 
+// A start on a disk that is full, to the last page of the file, has to serve what is
+// there.
+func TestOpenWritesNothingToAFileThatIsAsItShouldBe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	s := openAt(t, path)
+	fill(t, s, 10)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := openAt(t, path).Close(); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, before) {
+		t.Errorf("the file has changed: %v", err)
+	}
+}
+
 func TestOpenWaitsForAProcessThatStops(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	first := openAt(t, path)
