@@ -22,7 +22,7 @@ func TestExpiryDuringShutdown(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			const life, delay = 3 * time.Second, 4 * time.Second
+			const life, delay = 3 * time.Second, 6 * time.Second
 			w := newWorld(t, setting{
 				gateways: 1, redis: tt.redis, people: 2, tokenTTL: time.Second, tokenTimeout: 4 * time.Second,
 				config: map[string]any{"shutdown_delay": delay.String(), "session": tt.limits},

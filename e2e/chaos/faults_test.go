@@ -98,9 +98,9 @@ func (m *monkey) ofProvider() fault {
 	}
 	// One that stands still for longer than oidc.timeout acts on requests that were
 	// given up: many sessions are lost by it, rightly.
-	f.kind, f.lasts = providerPause, m.between(50*time.Millisecond, tokenTimeout*7/10)
+	f.kind, f.lasts = providerPause, m.between(50*time.Millisecond, tokenTimeout/2)
 	if m.random.IntN(6) == 0 {
-		f.lasts = m.between(tokenTimeout, 3*tokenTimeout)
+		f.lasts = m.between(tokenTimeout, 2*tokenTimeout)
 	}
 	f.begin, f.end = r.Pause, r.Resume
 	return f

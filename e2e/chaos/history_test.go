@@ -95,14 +95,14 @@ func (h *history) count(kinds ...kind) int {
 	return n
 }
 
-// recent tells what happened in the last while, to whoever has to find out why
+// between tells what happened within a time, to whoever has to find out why
 // something went wrong.
-func (h *history) recent(since time.Time) string {
+func (h *history) between(since, until time.Time) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var b strings.Builder
 	for _, s := range h.spans {
-		if !s.to.IsZero() && s.to.Before(since) {
+		if !s.to.IsZero() && s.to.Before(since) || s.from.After(until) {
 			continue
 		}
 		to := "now"

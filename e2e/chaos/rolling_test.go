@@ -15,7 +15,7 @@ import (
 // that takes longer than the gateway is given notice.
 func TestRollingRestart(t *testing.T) {
 	t.Parallel()
-	const notice = time.Second
+	const notice = 2 * time.Second
 	seed := seed(t)
 	w := newWorld(t, setting{
 		gateways: 3, redis: true, people: 8, tokenTTL: time.Second, tokenTimeout: 4 * time.Second,

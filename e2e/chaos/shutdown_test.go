@@ -65,7 +65,7 @@ func (p *person) logInOnce() {
 // asked a little before. Nobody sees more of those who came later than that nobody
 // listens.
 func (w *world) stopUnderLoad(after time.Duration) {
-	const little = 200 * time.Millisecond
+	const little = 500 * time.Millisecond
 	stopped := make(chan time.Time, 1)
 	var all sync.WaitGroup
 	for i, p := range w.people {
