@@ -20,7 +20,7 @@ func (s *server) openStore(cfg *config.Config) (session.Store, error) {
 }
 
 func (s *server) openBolt(cfg *config.Config) (session.Store, error) {
-	store, err := boltstore.Open(string(cfg.Session.Store.Bbolt.Path), boltstore.Options{Log: s.log})
+	store, err := boltstore.Open(string(cfg.Session.Store.Bbolt.Path), boltstore.Options{Log: s.log, Registerer: s.metrics.registry})
 	if err != nil {
 		return nil, err // not store: a nil *Store is a session.Store that is none
 	}

@@ -33,6 +33,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 
@@ -77,7 +78,8 @@ type Options struct {
 	// means 800 ms, so that within a second people know.
 	Wait time.Duration
 	// Log is told what happens to the file; default: nothing is logged.
-	Log *slog.Logger
+	Log        *slog.Logger
+	Registerer prometheus.Registerer // default: nothing is exported
 
 	// What follows is for tests; 0 means what is right.
 
@@ -96,6 +98,8 @@ type Store struct {
 	db     atomic.Pointer[opened] // compaction changes it
 	live   atomic.Int64
 	leases leases
+	// beganAnew: the file that was there is set aside.
+	beganAnew bool
 
 	writes chan *write
 	// pauses are what the writer does between two writes.
@@ -148,6 +152,7 @@ func Open(path string, o Options) (*Store, error) {
 	if err := s.open(path); err != nil {
 		return nil, openError(path, err)
 	}
+	s.register(s.Registerer)
 	go s.writer()
 	s.compactor.Go(s.compactNowAndThen)
 	return s, nil
@@ -198,6 +203,7 @@ func (s *Store) open(path string) (err error) {
 	}
 	err = s.load()
 	if errors.Is(err, errSetAside) {
+		s.beganAnew = true
 		err = s.load()
 	}
 	if err != nil {
