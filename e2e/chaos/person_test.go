@@ -199,7 +199,7 @@ func (l *life) streamEnded(at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if late := at.Sub(l.ended); !l.ended.IsZero() && !l.w.history.explains(l.ended, at, 5*time.Second, allKinds...) {
-		l.w.count.late(late)
+		raise(&l.w.count.latest, int64(late))
 		if late > streamPatience {
 			l.w.wrong("%s: a stream ended at %s, %v after its session", l.name, clock(at), late)
 		}
@@ -226,11 +226,11 @@ type counts struct {
 	lost atomic.Int64
 }
 
-// late notes how long after its session a stream ended.
-func (c *counts) late(by time.Duration) {
+// raise sets a number to a higher one.
+func raise(n *atomic.Int64, to int64) {
 	for {
-		known := c.latest.Load()
-		if int64(by) <= known || c.latest.CompareAndSwap(known, int64(by)) {
+		known := n.Load()
+		if to <= known || n.CompareAndSwap(known, to) {
 			return
 		}
 	}
