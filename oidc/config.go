@@ -38,6 +38,9 @@ type Config struct {
 	AuthParams  map[string]string // fixed parameters of the authorization request
 	LoginParams []string          // parameters that a login may pass on
 
+	// Audiences are those that an ID token may have besides the client.
+	Audiences []string
+
 	Timeout    time.Duration // of each call of the provider; 0: 10 s
 	ClockSkew  time.Duration
 	UserClaims []string // what the SPA may see, in this order

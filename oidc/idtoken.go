@@ -66,7 +66,7 @@ func (c *Client) verify(ctx context.Context, raw string) (*idToken, error) {
 	if t.claims.Issuer != verified.Issuer || t.claims.Subject != verified.Subject {
 		return nil, errors.New("oidc: id token: its claims can be read in two ways")
 	}
-	if err := t.claims.check(c.cfg.ClientID, c.cfg.ClockSkew, time.Now()); err != nil {
+	if err := t.claims.check(&c.cfg, time.Now()); err != nil {
 		return nil, err
 	}
 	return t, nil
@@ -134,17 +134,20 @@ func decodeClaims(raw string) (claims idClaims, payload json.RawMessage, err err
 
 // check is Core 1.0, section 3.1.3.7, steps 3 to 5, 9 and 10. Issuer and client
 // are checked already.
-func (c *idClaims) check(clientID string, skew time.Duration, now time.Time) error {
+func (c *idClaims) check(cfg *Config, now time.Time) error {
 	var err error
 	switch {
 	case c.Subject == "":
 		err = flaw("no sub")
-	case c.AuthorizedParty != "" && c.AuthorizedParty != clientID:
+	case c.AuthorizedParty != "" && c.AuthorizedParty != cfg.ClientID:
 		err = flaw("azp is another client")
+	// Step 4: who of several got it has to be said, as the others could have.
+	case c.AuthorizedParty == "" && len(c.Audience) > 1:
+		err = flaw("it has several audiences and no azp")
 	case c.Expiry == nil:
 		err = flaw("exp is missing")
 	default:
-		err = checkUse(&c.Claims, clientID, skew, now)
+		err = checkUse(&c.Claims, append([]string{cfg.ClientID}, cfg.Audiences...), cfg.ClockSkew, now)
 	}
 	if err != nil {
 		return fmt.Errorf("oidc: id token: %w", err)
@@ -152,13 +155,13 @@ func (c *idClaims) check(clientID string, skew time.Duration, now time.Time) err
 	return nil
 }
 
-// checkUse checks that a token is for us, and for now. Whether it may do without
-// exp is the caller's to say.
-func checkUse(c *jwt.Claims, clientID string, skew time.Duration, now time.Time) error {
+// checkUse checks that a token is for us, the first of the audiences, and for now.
+// Whether it may do without exp is the caller's to say.
+func checkUse(c *jwt.Claims, audiences []string, skew time.Duration, now time.Time) error {
 	switch {
-	// We trust no other audience: a token that is also somebody else's could have
-	// been got by them (CB-11).
-	case len(c.Audience) == 0 || slices.ContainsFunc(c.Audience, func(aud string) bool { return aud != clientID }):
+	// We trust no other audience than configured: a token that is also somebody
+	// else's could have been got by them (CB-11).
+	case !slices.Contains(c.Audience, audiences[0]) || slices.ContainsFunc(c.Audience, func(aud string) bool { return !slices.Contains(audiences, aud) }):
 		return flaw("it has other audiences")
 	case c.IssuedAt == nil:
 		return flaw("iat is missing")
@@ -240,7 +243,7 @@ func (c *idClaims) continues(former *idClaims) error {
 		return errors.New("oidc: id token: iss changed at refresh")
 	case c.Subject != former.Subject:
 		return errors.New("oidc: id token: sub changed at refresh")
-	case !slices.Equal(c.Audience, former.Audience):
+	case !slices.Equal(slices.Sorted(slices.Values(c.Audience)), slices.Sorted(slices.Values(former.Audience))):
 		return errors.New("oidc: id token: aud changed at refresh")
 	case c.AuthorizedParty != former.AuthorizedParty:
 		return errors.New("oidc: id token: azp changed at refresh")

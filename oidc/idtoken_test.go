@@ -354,3 +354,41 @@ func TestRF11ForeignIDTokenEndsTheSession(t *testing.T) {
 		t.Errorf("reason = %v, want refresh_rejected", got)
 	}
 }
+
+// Zitadel adds the project's id to aud. Whoever else may have got the token is the
+// operator's to say (CB-11; Core 1.0, section 3.1.3.7, steps 3 to 5).
+func TestFurtherAudiencesOfAnIDToken(t *testing.T) {
+	for name, test := range map[string]struct {
+		aud  any
+		azp  string
+		good bool
+	}{
+		"the client and one that is listed, for the client": {[]string{clientID, "project"}, clientID, true},
+		"all that are listed, the client last":              {[]string{"project", "api", clientID}, clientID, true},
+		"the client alone":                                  {clientID, "", true},
+		"several, and nobody says for whom":                 {[]string{clientID, "project"}, "", false},
+		"several, for one that is listed":                   {[]string{clientID, "project"}, "project", false},
+		"one that is listed, without the client":            {[]string{"project"}, clientID, false},
+		"one that is not listed among others":               {[]string{clientID, "project", "other"}, clientID, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newProvider(t)
+			g := newGateway(t, p, func(s *setup) { s.Audiences = []string{"project", "api"} })
+			b := g.browser()
+			q := b.begin("")
+			p.tell(func() {
+				p.claims = func(c map[string]any) {
+					c["aud"] = test.aud
+					if delete(c, "azp"); test.azp != "" {
+						c["azp"] = test.azp
+					}
+				}
+			})
+			if a := b.callback(q); (a.StatusCode == http.StatusSeeOther) != test.good {
+				t.Errorf("%d, code %q, want a session: %t\n%s", a.StatusCode, a.code(), test.good, g.logs)
+			}
+			b.wantLoggedIn(test.good)
+		})
+	}
+}

@@ -78,7 +78,7 @@ func (c *Config) readLogout(payload []byte, now time.Time) (*logoutToken, error)
 	if claims.Issuer != c.Issuer {
 		return nil, flaw("it is of another issuer")
 	}
-	if err := checkUse(&claims.Claims, c.ClientID, c.ClockSkew, now); err != nil {
+	if err := checkUse(&claims.Claims, []string{c.ClientID}, c.ClockSkew, now); err != nil {
 		return nil, err
 	}
 	if err := c.checkExpiry(&claims, now); err != nil {

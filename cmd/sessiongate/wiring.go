@@ -76,7 +76,7 @@ func newClient(app config.App, log *slog.Logger) (*oidc.Client, error) {
 	return oidc.NewClient(oidc.Config{
 		Origin: app.Origin, BasePath: app.BasePath,
 		Issuer: o.Issuer, DiscoveryURL: o.DiscoveryURL, CA: o.Pool,
-		ClientID: o.ClientID, ClientSecret: o.ClientSecret.Reveal(), ClientAuth: o.ClientAuth, ClientKey: o.Signer,
+		ClientID: o.ClientID, ClientSecret: o.ClientSecret.Reveal(), ClientAuth: o.ClientAuth, ClientKey: o.Signer, Audiences: o.Audiences,
 		Scopes: o.Scopes, AuthParams: o.AuthParams, LoginParams: o.LoginParams,
 		Timeout: o.Timeout, ClockSkew: o.ClockSkew, UserClaims: o.UserClaims,
 		Logout: clientLogout(o.Logout),

@@ -165,6 +165,7 @@ type OIDC struct {
 	ClientSecret Secret            `yaml:"client_secret"`
 	ClientAuth   string            `yaml:"client_auth" enum:"client_secret_basic client_secret_post private_key_jwt"`
 	ClientKey    File              `yaml:"client_key"`
+	Audiences    []string          `yaml:"audiences"`
 	Scopes       []string          `yaml:"scopes" default:"openid profile email offline_access"`
 	AuthParams   map[string]string `yaml:"auth_params"`
 	LoginParams  []string          `yaml:"login_params" default:"prompt login_hint ui_locales acr_values max_age"`

@@ -100,6 +100,14 @@ func (c *Config) validateOIDC(key string, o *OIDC, base string) {
 			c.report(path, "says what the token is for, which is not the browser's choice", "put it into auth_params")
 		}
 	}
+	for i, audience := range o.Audiences {
+		switch key := fmt.Sprintf("%s.audiences[%d]", key, i); audience {
+		case "":
+			c.report(key, "is empty", "name an audience, or remove the item")
+		case o.ClientID:
+			c.report(key, "is client_id, which an ID token has in any case", "remove it: only further audiences are listed")
+		}
+	}
 	for i, name := range o.UserClaims {
 		if name == "" {
 			c.report(fmt.Sprintf("%s.user_claims[%d]", key, i), "is empty", "name a claim, or remove the item")
