@@ -95,15 +95,30 @@ func (a *App) SessionOf(r *http.Request, value string, n int) (*Session, error) 
 	case n == 0:
 		return nil, ErrNone
 	}
-	s := a.m.cache.get(value)
 	now := time.Now()
-	if s == nil || s.app != a || !a.m.trusts(s.key, now) {
+	s := a.known(value, now)
+	if s == nil {
 		return a.load(r.Context(), value)
 	}
 	if reason := s.ends(a.m.settings.Load(), 0).over(now); reason != "" {
 		return a.expire(r.Context(), s, reason)
 	}
 	return s, nil
+}
+
+// known finds a session in memory, if it is there as it is in the store.
+func (a *App) known(value string, now time.Time) *Session {
+	s := a.m.cache.get(value)
+	switch {
+	case s == nil || s.app != a:
+		return nil
+	case !a.m.trusts(s.key, now):
+		a.m.cache.drop(s.key, nil)
+		return nil
+	case a.m.shared != nil && a.m.cache.get(value) != s:
+		return nil // the process stood still, and what is trusted now was dropped meanwhile
+	}
+	return s
 }
 
 // withheld tells whether a browser would have kept a Strict cookie back.
