@@ -49,7 +49,7 @@ func TestMigrate(t *testing.T) {
 func TestMigrateTouchesNoOtherPrefix(t *testing.T) {
 	t.Parallel()
 	begin := rand.Text()
-	ours, others := []string{begin + "[a]*?:"}, []string{begin, begin + "a:", begin + "[a]*?:x:"}
+	ours, others := []string{begin + `[a]*?\:`}, []string{begin, begin + "a:", begin + `[a]*?\:x:`}
 	for _, prefix := range append(others, ours...) {
 		s := openWith(t, Options{Addresses: []string{shared.addr()}, Prefix: prefix})
 		if err := s.Create(t.Context(), random[session.Key](), record(random[session.Tag]())); err != nil {
