@@ -60,6 +60,8 @@ type watched struct {
 	streams   int // those that have a bound
 	doubts    int // ends of it of which nobody knew whether they took place
 	settled   int // how many of them the store was asked about
+	// generation is that of the tokens that the watchers know of.
+	generation uint64
 	// timer fires when the clock may have something to tell: at due, zero once it
 	// has fired.
 	timer *time.Timer
@@ -116,7 +118,7 @@ func (ws *watches) add(m *Manager, s *Session, w *watcher) error {
 	defer ws.mu.Unlock()
 	e := ws.of[s.key]
 	if e == nil {
-		e = &watched{s: s}
+		e = &watched{s: s, generation: s.tokens.Load().Generation}
 		e.timer = time.AfterFunc(time.Hour, func() { m.checkWatched(s.key, e) })
 		ws.of[s.key] = e
 	}
@@ -208,16 +210,23 @@ func (w *watcher) tell(reason Reason) {
 	}()
 }
 
-// refreshed tells the watchers of a session that it has new tokens.
+// refreshed tells the watchers of a session that it has new tokens. They hear of
+// them once, whether a refresh here brought them or the store did.
 func (ws *watches) refreshed(key Key, o *opened) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	if e := ws.of[key]; e != nil {
-		e.s.adopt(o)
-		for _, w := range e.watchers {
-			if w.Refreshed != nil {
-				w.Refreshed()
-			}
+	e := ws.of[key]
+	if e == nil {
+		return
+	}
+	e.s.adopt(o)
+	if o.Generation <= e.generation {
+		return
+	}
+	e.generation = o.Generation
+	for _, w := range e.watchers {
+		if w.Refreshed != nil {
+			w.Refreshed()
 		}
 	}
 }
@@ -326,6 +335,7 @@ func (m *Manager) checkWatched(key Key, e *watched) {
 		m.endWatched(s, Revoked) // the store did not answer when the app was removed
 		return
 	}
+	m.readWatched(s, rec)
 	near = s.ends(set, max(rec.Used.UnixNano(), m.touches.pending(key)))
 	if reason := near.over(time.Now()); reason != "" {
 		m.endWatched(s, reason)
@@ -342,6 +352,19 @@ func (m *Manager) checkWatched(key Key, e *watched) {
 		wait = min(wait, set.idle/useFraction)
 	}
 	m.watches.recheck(key, wait)
+}
+
+// readWatched has the watchers of a session know the tokens that another process
+// has brought.
+func (m *Manager) readWatched(s *Session, rec Record) {
+	if rec.Version <= s.tokens.Load().version {
+		return
+	}
+	d, err := s.app.unseal(s.key, s.id, rec.Data)
+	if err != nil || d.Unverified != "" {
+		return // a request is told what is wrong with it, or it changes once more
+	}
+	m.watches.refreshed(s.key, s.app.open(d, rec.Version, s.ends(m.settings.Load(), 0).absolute))
 }
 
 // endWatched ends a session whose time is over by the store's own knowledge.
