@@ -46,10 +46,11 @@ client: ## the browser helper's own tests
 e2e: ## the real binary, a certified provider and Chromium
 	cd e2e && npm test --silent
 
-full: ## the long forms: a million mixed requests, 235 expiries at three replicas, bodies of 5 GB, every row of the matrix
+full: ## the long forms: a million mixed requests, 235 expiries at three replicas, a million sessions through a file, bodies of 5 GB, every row of the matrix
 	SESSIONGATE_MIXING=1000000 go test -v -timeout 60m -count=1 ./e2e/mixing
 	SESSIONGATE_REPLICAS=full go test -v -timeout 30m -count=1 ./e2e/replicas
 	SESSIONGATE_LOAD=full go test -v -timeout 30m -count=1 ./e2e/load
+	SESSIONGATE_CYCLES=1000000 go test -v -timeout 60m -count=1 -run StaysSmall ./session/boltstore
 	SESSIONGATE_MATRIX=full go test -timeout 30m -count=1 -run Matrix ./proxy
 
 CHAOSTIME ?= 15m
