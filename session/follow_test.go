@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,6 +31,19 @@ func TestARefreshElsewhereIsHeardOfByWatchers(t *testing.T) {
 			}
 			o.mu.Unlock()
 		}
+		// The mark of an attempt that failed is a change, and no refresh.
+		time.Sleep(tokenTTL)
+		one.provider.set(func(p *provider) { p.Fail = &session.Outage{Err: errors.New("503")} })
+		if _, err := there.token(c); err == nil {
+			t.Fatal("a token though the provider is down")
+		}
+		synctest.Wait()
+		time.Sleep(time.Second)
+		o.mu.Lock()
+		if o.refreshed != 3 {
+			t.Errorf("told of %d refreshes after one that failed, want 3", o.refreshed)
+		}
+		o.mu.Unlock()
 		newest := one.provider.live()
 		if n, err := here.EndSubject(t.Context(), "ada", session.RemoteLogout{Reason: session.BackChannel}); n != 1 || err != nil {
 			t.Fatalf("EndSubject = %d, %v, want 1", n, err)
