@@ -15,6 +15,8 @@ import (
 	"time"
 
 	jose "github.com/go-jose/go-jose/v4"
+
+	"sessiongate/session"
 )
 
 // Client is our side of one client registration at one provider. It implements
@@ -156,7 +158,7 @@ var errTooLarge = errors.New("the answer is too large")
 // do sends a request once and reads the answer to its end, within the
 // configured time. Errors are *callError.
 func (c *Client) do(req *http.Request, call string) (*answer, error) {
-	ctx, cancel := context.WithTimeout(req.Context(), c.cfg.Timeout)
+	ctx, cancel := session.Within(req.Context(), c.cfg.Timeout)
 	defer cancel()
 	// Before it has a connection, a request cannot have reached anybody.
 	var connected atomic.Bool

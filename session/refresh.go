@@ -117,7 +117,7 @@ func (r *refresh) redeem(ctx context.Context, o *opened) (*opened, error) {
 	if !r.hold.held() {
 		return nil, r.unsent(ctx, o)
 	}
-	call, cancel := context.WithTimeout(ctx, r.a.cfg.TokenTimeout)
+	call, cancel := Within(ctx, r.a.cfg.TokenTimeout)
 	defer cancel()
 	call, unsent := r.hold.sending(call)
 	sent := time.Now()

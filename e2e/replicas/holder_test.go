@@ -45,6 +45,11 @@ func TestTheReplicaThatRefreshesIsLost(t *testing.T) {
 			func(g *gatewaytest.Gateway, _ *wire) { g.Pause() },
 			func(g *gatewaytest.Gateway, _ *wire) { g.Resume() }, holderTimeout / 2,
 		},
+		{
+			"it stands still for longer than the call may take, with an answer in its socket", devprovider.Fault{},
+			func(g *gatewaytest.Gateway, _ *wire) { g.Pause() },
+			func(g *gatewaytest.Gateway, _ *wire) { g.Resume() }, 2 * holderTimeout,
+		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
