@@ -3,6 +3,7 @@
 package cut
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -222,18 +223,26 @@ func tell(address string, commands ...string) (string, error) {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(10 * time.Second))
-	if _, err := io.WriteString(conn, strings.Join(commands, "\r\n")+"\r\nQUIT\r\n"); err != nil {
+	// A Sentinel does not know QUIT, and a replica without its master no PING.
+	if _, err := io.WriteString(conn, strings.Join(commands, "\r\n")+"\r\nPING\r\nQUIT\r\n"); err != nil {
 		return "", err
 	}
-	answers, err := io.ReadAll(conn)
-	return string(answers), err
+	var answers strings.Builder
+	for lines := bufio.NewScanner(conn); lines.Scan() && lines.Text() != "+PONG"; {
+		fmt.Fprintln(&answers, lines.Text())
+	}
+	return answers.String(), nil
 }
 
-// mustTell is tell for commands that are to succeed.
+// mustTell is tell for commands that are to succeed, with an answer of one line.
 func mustTell(t *testing.T, address string, commands ...string) {
 	t.Helper()
-	if answers, err := tell(address, commands...); err != nil || strings.HasPrefix(answers, "-") || strings.Contains(answers, "\n-") {
-		t.Fatalf("%q: %q, %v", commands, answers, err)
+	answers, err := tell(address, commands...)
+	lines := strings.Split(answers, "\n")
+	for i, command := range commands {
+		if err != nil || i >= len(lines) || strings.HasPrefix(lines[i], "-") || lines[i] == "" {
+			t.Fatalf("%s: %q, %v", command, answers, err)
+		}
 	}
 }
 
