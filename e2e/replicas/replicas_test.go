@@ -39,7 +39,14 @@ func TestMain(m *testing.M) {
 // full tells whether the long forms are asked for: SESSIONGATE_REPLICAS=full.
 func full() bool { return os.Getenv("SESSIONGATE_REPLICAS") == "full" }
 
-const replicas = 3
+const (
+	replicas = 3
+	// liveness is session.store.redis.liveness: its default.
+	liveness = time.Second
+	// busy is how much later than promised things may be seen on a machine that has
+	// other things to do.
+	busy = time.Second
+)
 
 // world is several gateways with people who are logged in.
 type world struct {
@@ -232,4 +239,31 @@ func (w *world) commands(t *testing.T) map[string]int {
 		}
 	}
 	return counts
+}
+
+// wantCall wants an answer of the API, or a problem of the gateway's, and that a
+// failure leaves the cookie alone.
+func wantCall(t *testing.T, b *gatewaytest.Browser, status int, code string) {
+	t.Helper()
+	answer, err := b.Call()
+	if err != nil || answer.Status != status || answer.Problem.Code != code {
+		t.Errorf("call: %v, %v, want %d %s", answer, err, status, code)
+	}
+	if answer != nil && status != http.StatusUnauthorized && len(answer.Header["Set-Cookie"]) > 0 {
+		t.Error("the answer touches the cookie")
+	}
+}
+
+// awaitCall calls until the answer is as wanted.
+func awaitCall(t *testing.T, b *gatewaytest.Browser, status int, code string) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		answer, err := b.Call()
+		if err == nil && answer.Status == status && answer.Problem.Code == code {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("answer: %v, %v, want %d %s", answer, err, status, code)
+		}
+	}
 }

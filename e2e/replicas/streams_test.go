@@ -143,26 +143,6 @@ func await(t *testing.T, name string, ended <-chan ending, how string, since tim
 	}
 }
 
-// Streams belong to their session wherever it ends.
-func TestStreamsAtOtherReplicasCloseAtALogout(t *testing.T) {
-	t.Parallel()
-	w, _ := streamWorld(t)
-	w.Start()
-	b := w.NewBrowser()
-	if _, err := b.Login("ada"); err != nil {
-		t.Fatal(err)
-	}
-	other := w.Gateways[1]
-	ws, sse, own := socket(t, w, b, other), events(t, w, b, other, "/stream/events"), events(t, w, b, other, "/bff/events")
-	if err := b.Via(w.Gateways[0]).Logout(); err != nil {
-		t.Fatal(err)
-	}
-	ended := time.Now()
-	await(t, "the WebSocket", ws, "4401 logout", ended, -busy, time.Second)
-	await(t, "the event stream", sse, "", ended, -busy, time.Second)
-	await(t, "the page's listener", own, "session.ended", ended, -busy, time.Second)
-}
-
 // A replica that hears nothing of its server keeps streams for half a minute
 // longer than it answers requests.
 func TestStreamsOfAReplicaThatHearsNothing(t *testing.T) {
