@@ -18,6 +18,7 @@ const holderTimeout = 2 * time.Second
 // others when the lease has run out, and no refresh token is sent twice that may
 // have been spent, where anybody can know.
 func TestTheReplicaThatRefreshesIsLost(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		name  string
 		fault devprovider.Fault // of the first token call
