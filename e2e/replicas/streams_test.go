@@ -147,7 +147,6 @@ func await(t *testing.T, name string, ended <-chan ending, how string, since tim
 // longer than it answers requests.
 func TestStreamsOfAReplicaThatHearsNothing(t *testing.T) {
 	t.Parallel()
-	t.Parallel()
 	w, redis := streamWorld(t)
 	line := wired(t, w.Gateways[1], redis)
 	w.Start()
