@@ -99,6 +99,6 @@ func (h *hold) sending(ctx context.Context) (_ context.Context, unsent func() bo
 	return httptrace.WithClientTrace(ctx, trace), sync.OnceValue(func() bool {
 		close(done)
 		defer cancel(nil)
-		return context.Cause(ctx) == ErrLeaseLost
+		return context.Cause(ctx) == ErrLeaseLost && !written.Load() // both may have come at once
 	})
 }

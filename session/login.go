@@ -68,6 +68,7 @@ func (a *App) Create(ctx context.Context, l Login) (*Session, *http.Cookie, erro
 		if s, err = a.load(ctx, cookie.Value); errors.Is(err, ErrAbsent) {
 			return nil, nil, ErrNone
 		} else if err != nil {
+			_ = a.endUnopened(ctx, key, Replaced) // if it can be: nobody has its cookie
 			return nil, nil, err
 		}
 	}

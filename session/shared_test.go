@@ -109,6 +109,9 @@ func TestALoginThatIsNotReadBack(t *testing.T) {
 		if !errors.As(err, &unknown) || c != nil {
 			t.Errorf("login: cookie %v, error = %v, want a StoreError and none", c != nil, err)
 		}
+		if n, err := sv.Count(t.Context()); n != 0 || err != nil {
+			t.Errorf("%d sessions are left, error = %v, want none: nobody has their cookie", n, err)
+		}
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -250,7 +251,9 @@ func (f *following) underWay(n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.moving[n] = true
-	f.proven[n].Store(never)
+	// Not never: streams are given time, as they are by a silent server.
+	old := int64(f.now() - f.patience - 1)
+	f.proven[n].Store(min(old, f.proven[n].Load()))
 }
 
 // hears tells whether changes of what was read lately are told.
@@ -335,7 +338,7 @@ func (f *following) read(ctx context.Context, n int, name string, before ...comm
 			}
 			return nil, errSilent
 		}
-		if isAsk(value.Error()) {
+		if slices.ContainsFunc(answers[1:], func(a rueidis.RedisResult) bool { return isAsk(a.Error()) }) {
 			return f.readMoving(ctx, n, append(before, get))
 		}
 		switch {

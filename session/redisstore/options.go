@@ -122,6 +122,8 @@ func (o *Options) checkAddresses() error {
 	for _, addr := range o.Addresses {
 		host, port, err := net.SplitHostPort(addr)
 		switch {
+		case strings.Contains(addr, "@"): // it may hold a password
+			errs = append(errs, errors.New("an address with an @: want host:port; username and password have keys of their own"))
 		case err != nil || host == "" || port == "":
 			errs = append(errs, fmt.Errorf("address %q: want host:port", addr))
 		case !o.mayDial(host):

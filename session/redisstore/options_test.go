@@ -35,6 +35,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		{"localhost", Options{Addresses: []string{"localhost:6379"}}, ""},
 		{"no address", Options{}, "no address"},
 		{"an address without port", Options{Addresses: []string{"localhost"}}, "host:port"},
+		{"a URL with a password, which is not repeated", Options{Addresses: []string{"redis://:canary@localhost:6379"}}, "an address with an @"},
 		{"an address without host", Options{Addresses: []string{":6379"}}, "host:port"},
 		{"ST-06 plain TCP to another machine", Options{Addresses: []string{"redis.example:6379"}}, "plain TCP"},
 		{"ST-06 plain TCP to a name that only looks like loopback", Options{Addresses: []string{"127.0.0.1.example:6379"}}, "plain TCP"},
