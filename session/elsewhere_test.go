@@ -59,6 +59,28 @@ func TestTokensOfASessionThatEndsElsewhere(t *testing.T) {
 	}
 }
 
+// A stream holds a session open that is not in the cache any more.
+func TestTokensOfAStreamWhoseSessionEndsElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one := newBench(t, inMemory)
+		sv := newServer()
+		here, there := sv.process(one), sv.process(one)
+		var token string
+		c := here.login(func(l *session.Login) { token = l.Token.RefreshToken })
+		stop, err := here.open(c).Watch(t.Context(), session.Watcher{Ended: func(session.Reason) {}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stop()
+		here.forget()
+		endAda(t, there, session.Revoked)
+		synctest.Wait()
+		if got := here.provider.takenBack(); !slices.Equal(got, []string{token}) {
+			t.Errorf("%d tokens were revoked, want that of the stream's session", len(got))
+		}
+	})
+}
+
 func endAda(t *testing.T, b *bench, reason session.Reason) {
 	t.Helper()
 	if n, err := b.EndSubject(t.Context(), "ada", session.RemoteLogout{Reason: reason}); n != 1 || err != nil {

@@ -46,7 +46,9 @@ type follower struct{ m *Manager }
 
 func (f follower) Changed(key Key) {
 	s := f.m.cache.drop(key, nil)
-	f.m.watches.changed(key)
+	if watched := f.m.watches.changed(key); s == nil {
+		s = watched // evicted, or put out of the cache by a reload
+	}
 	if s == nil || f.m.refreshing(key) {
 		return // nothing to revoke, or our own writing
 	}
@@ -105,14 +107,18 @@ func (m *Manager) ahead() time.Duration {
 	return m.shared.Ahead()
 }
 
-// changed has the store asked about a watched session at once.
-func (ws *watches) changed(key Key) {
+// changed has the store asked about a watched session at once, and returns the
+// session, if it is watched.
+func (ws *watches) changed(key Key) *Session {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	if e := ws.of[key]; e != nil {
-		e.doubts++
-		e.wake(0)
+	e := ws.of[key]
+	if e == nil {
+		return nil
 	}
+	e.doubts++
+	e.wake(0)
+	return e.s
 }
 
 // doubtAll has the store asked about every watched session soon, but not about
