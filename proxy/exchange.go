@@ -53,7 +53,8 @@ type exchange struct {
 	target  string         // path on the upstream
 	header  http.Header    // of the upstream request
 	answer  *http.Response // of the upstream
-	late    atomic.Bool    // the request's body did not come in time
+	slow    atomic.Bool    // a read of the request's body took too long
+	due     atomic.Int64   // until when more of it has to be there, after began; 0: no bound
 	failure error          // why there is no answer of the upstream
 
 	status   int
@@ -283,11 +284,23 @@ func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // bound.
 func (x *exchange) awaitBody(patience time.Duration) {
 	var until time.Time
+	x.due.Store(0)
 	if patience > 0 {
 		until = time.Now().Add(patience)
+		x.due.Store(int64(until.Sub(x.began)))
 	}
 	// Response writers that know no deadlines are those of tests.
 	_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(until)
+}
+
+// late tells whether the request's body did not come in time. net/http takes that
+// for a client that left: it ends the context before it tells whoever reads.
+func (x *exchange) late() bool {
+	if x.slow.Load() {
+		return true
+	}
+	due := x.due.Load()
+	return x.Err() != nil && due != 0 && time.Since(x.began) >= time.Duration(due)
 }
 
 // Unwrap lets http.ResponseController reach deadlines.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"strings"
@@ -180,3 +181,46 @@ func TestBlame(t *testing.T) {
 		}
 	}
 }
+
+// net/http ends the context of a request whose body came too late before whoever
+// reads the body is told. The answer is 408 all the same.
+func TestAContextThatEndsBeforeItsBodyIsLate(t *testing.T) {
+	const patience = 20 * time.Millisecond
+	for name, test := range map[string]struct {
+		after time.Duration // begin of the request
+		want  int           // 0: nobody is answered
+	}{
+		"when the time is over": {2 * patience, http.StatusRequestTimeout},
+		"before":                {0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, _, _ := newCallWorld(t, func(_ *world, _ *App, c *Config) { c.Limits.BodyTimeout = patience })
+			ctx, cancel := context.WithCancel(t.Context())
+			told := make(chan struct{})
+			r := httptest.NewRequestWithContext(ctx, "POST", testOrigin+"/orders/x", readerFunc(func([]byte) (int, error) {
+				time.Sleep(test.after)
+				cancel()
+				<-told
+				return 0, os.ErrDeadlineExceeded
+			}))
+			r.Header = http.Header{"Cookie": {w.cookie}, "X-Csrf": {"1"}}
+			defer close(told)
+			answer := httptest.NewRecorder()
+			func() {
+				defer func() {
+					if aborted := recover() == http.ErrAbortHandler; aborted != (test.want == 0) {
+						t.Errorf("the answer was broken off: %v", aborted)
+					}
+				}()
+				w.gateway.ServeHTTP(answer, r)
+			}()
+			if test.want != 0 && answer.Code != test.want {
+				t.Errorf("status %d, want %d", answer.Code, test.want)
+			}
+		})
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }

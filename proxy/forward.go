@@ -217,7 +217,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	case err == io.EOF && b.patience > 0:
 		b.await(0) // the server goes on to read, to see the client leave
 	case errors.As(err, &timeout) && timeout.Timeout():
-		b.x.late.Store(true) // net/http takes it for a client that left
+		b.x.slow.Store(true)
 	}
 	if b.left >= 0 {
 		if int64(n) > b.left {
@@ -257,7 +257,7 @@ func (x *exchange) classify(err error) error {
 		return x.body.why()
 	case errors.Is(err, errBodyTooLarge):
 		return errBodyTooLarge
-	case x.late.Load():
+	case x.late():
 		return errRequestTimeout
 	case x.Err() != nil || errors.Is(err, context.Canceled):
 		return errGone

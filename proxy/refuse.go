@@ -96,7 +96,7 @@ func codeOf(err error) string {
 // status of its own, a script by a problem. It is the one place where errors become statuses. What it shows is
 // the code; the cause goes to the log.
 func (x *exchange) refuse(r *http.Request, err error) {
-	if x.Err() != nil && !x.late.Load() || x.status != 0 || x.hijacked || errors.Is(err, errGone) {
+	if x.Err() != nil && !x.late() || x.status != 0 || x.hijacked || errors.Is(err, errGone) {
 		panic(http.ErrAbortHandler) // nobody waits, or an answer has begun already
 	}
 	x.resetHeader()
