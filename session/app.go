@@ -66,7 +66,7 @@ func (m *Manager) NewApp(cfg AppConfig) (*App, error) {
 	a.binding = sha256.Sum256([]byte(a.bound))
 	m.apps.Store(cfg.Origin, a)
 	m.retired.Delete(a.binding)
-	m.cache.flush()
+	m.cache.reset()
 	return a, nil
 }
 

@@ -70,6 +70,28 @@ const tripAfter = 3
 // has: pains 5, the stampede.
 type breaker struct {
 	backoff
+	tripped time.Time // when the pause began that holds everybody
+}
+
+// failed notes that a call has failed. What was under way when the others were held
+// fails with them, and makes nobody wait longer: it tells nothing about the provider
+// as it is since.
+func (b *breaker) failed(begun, now time.Time, cause error, retryAfter time.Duration) {
+	if b.straggler(begun) && retryAfter == 0 {
+		return
+	}
+	b.backoff.failed(now, cause, retryAfter)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failures >= tripAfter {
+		b.tripped = now
+	}
+}
+
+func (b *breaker) straggler(begun time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.failures >= tripAfter && begun.Before(b.tripped)
 }
 
 // admit lets a call go, or says why not. Once tripped it lets one go in each

@@ -137,6 +137,7 @@ func (c *cache) evict(sh *cacheShard) {
 	}
 	delete(sh.byCookie, oldest.cookie)
 	delete(c.byKey, oldest.key)
+	c.remember(oldest)
 }
 
 func (c *cache) remove(s *Session) {
@@ -145,14 +146,15 @@ func (c *cache) remove(s *Session) {
 	delete(sh.byCookie, s.cookie)
 	sh.mu.Unlock()
 	delete(c.byKey, s.key)
-	if s.end.Load() == nil {
-		c.remember(s)
-	}
+	c.remember(s)
 }
 
 // remember keeps the temper of a session for when it is read anew, for as many as
 // may be open.
 func (c *cache) remember(s *Session) {
+	if s.end.Load() != nil {
+		return
+	}
 	if len(c.tempers) >= c.limit*cacheShards {
 		for other := range c.tempers {
 			delete(c.tempers, other)
@@ -218,7 +220,15 @@ func (c *cache) outdate(key Key) {
 	}
 }
 
-// flush empties the cache: keys or configuration changed.
+// reset empties the cache, and forgets tempers: keys or configuration changed.
+func (c *cache) reset() {
+	c.flush()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.tempers)
+}
+
+// flush empties the cache: sessions may have changed elsewhere.
 func (c *cache) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -33,6 +33,9 @@ type Data struct {
 	// Attempt is when a refresh was sent to which no answer is known. It is stored
 	// before each token call, so that a second sending is known as one.
 	Attempt time.Time
+	// GivenUp: whoever made the attempt does not wait for its answer any more. Else
+	// it may come yet.
+	GivenUp bool
 }
 
 // Format keeps tokens out of whatever prints Data, by any verb.
@@ -42,10 +45,10 @@ func (Data) Format(f fmt.State, _ rune) { io.WriteString(f, "session.Data{sealed
 func (Data) LogValue() slog.Value { return slog.StringValue("session.Data{sealed}") }
 
 // dataFormat is the first byte of encoded Data. A later format gets another.
-// formerFormat had the begin of the login at its end.
+// formerFormat had no GivenUp.
 const (
-	dataFormat   = 2
-	formerFormat = 1
+	dataFormat   = 3
+	formerFormat = 2
 )
 
 func (d *Data) encode() []byte {
@@ -59,7 +62,11 @@ func (d *Data) encode() []byte {
 	for _, t := range []time.Time{d.TokenIssued, d.TokenExpiry, d.Attempt} {
 		b = binary.AppendVarint(b, nanos(t))
 	}
-	return b
+	var givenUp uint64
+	if d.GivenUp {
+		givenUp = 1
+	}
+	return binary.AppendUvarint(b, givenUp)
 }
 
 // shifted is Data as a clock tells its times that is ahead by so much.
@@ -86,8 +93,8 @@ func decodeData(b []byte) (*Data, error) {
 		Generation:  r.uvarint(),
 		TokenIssued: r.time(), TokenExpiry: r.time(), Attempt: r.time(),
 	}
-	if b[0] == formerFormat {
-		r.time()
+	if b[0] != formerFormat {
+		d.GivenUp = r.uvarint() == 1
 	}
 	if r.bad || len(r.b) != 0 {
 		return nil, errData

@@ -95,7 +95,7 @@ func NewManager(c Config) (*Manager, error) {
 // Reconfigure puts other keys and times in force, for existing sessions too.
 func (m *Manager) Reconfigure(keys *Keys, idle, lifetime time.Duration) {
 	m.settings.Store(&settings{keys, codecs(keys), idle, lifetime, m.settings.Load().keys})
-	m.cache.flush()
+	m.cache.reset()
 	m.watches.recheckAll()
 }
 

@@ -15,7 +15,7 @@ const (
 	// writeRetry is the pause between attempts to store what must not be lost.
 	writeRetry = 500 * time.Millisecond
 	// answerWait is longer than a process takes that has an answer to store once the
-	// store is back: a call that has to time out first, and a pause.
+	// store can take it: a call of the store's that has to time out first, and a pause.
 	answerWait = 3 * time.Second
 	// logEvery is how many of them share a line in the log: a minute's.
 	logEvery = 120
@@ -60,7 +60,9 @@ func (r *refresh) run(ctx context.Context) (*opened, error) {
 // locked reads the record again, for whoever held the lease before may have
 // refreshed it (pains 2), and calls the provider if it still has to.
 func (r *refresh) locked(ctx context.Context) (*opened, error) {
-	for waited := false; ; waited = true {
+	var seen uint64
+	var due time.Time // of an answer to somebody else
+	for {
 		o, err := r.reload(ctx)
 		if err != nil {
 			return nil, err
@@ -79,23 +81,31 @@ func (r *refresh) locked(ctx context.Context) (*opened, error) {
 		case o.RefreshToken == "":
 			return nil, r.finish(ctx, o, TokenExpired)
 		}
-		if waited || !r.answerMayCome(o) {
+		if o.version != seen {
+			seen, due = o.version, now.Add(r.answerDue(o, now))
+		}
+		if !due.After(now) {
 			if err := r.a.provider.admit(now); err != nil {
 				return nil, err
 			}
 			return r.redeem(ctx, o)
 		}
-		if !r.m.wait(ctx, answerWait) {
+		if !r.m.wait(ctx, min(due.Sub(now), answerWait)) {
 			return nil, &Unavailable{time.Second, errClosing}
 		}
 	}
 }
 
-// answerMayCome tells whether another process may have an answer to the last
-// attempt that it could not store while the store was away. Its lease may have run
-// out meanwhile, and whoever is faster than it would send a token that is spent.
-func (r *refresh) answerMayCome(o *opened) bool {
-	return r.m.shared != nil && !o.Attempt.IsZero() && r.s.attempt.Load() != o.version
+// answerDue is for how long another process may still come with an answer to the
+// last attempt. Its lease may have run out while the store was away, or been lost
+// by a server that took over from another; whoever is faster than it would send a
+// token that is spent. A process that was killed is waited for in vain, once.
+func (r *refresh) answerDue(o *opened, now time.Time) time.Duration {
+	if r.m.shared == nil || o.Attempt.IsZero() || o.GivenUp || r.s.attempt.Load() == o.version {
+		return 0
+	}
+	call := o.Attempt.Add(r.a.cfg.TokenTimeout).Sub(now)
+	return min(max(0, call), r.a.cfg.TokenTimeout) + answerWait // clocks may be set
 }
 
 // redeem makes the token call, with a durable mark before it.
@@ -105,7 +115,7 @@ func (r *refresh) redeem(ctx context.Context, o *opened) (*opened, error) {
 		r.log(slog.LevelWarn, "refresh token sent again after an attempt without an answer", "refresh_ambiguous", "first_sent", o.Attempt)
 	}
 	marked := o.Data
-	marked.Attempt = time.Now()
+	marked.Attempt, marked.GivenUp = time.Now(), false
 	o, err := r.replace(ctx, o, marked)
 	if errors.Is(err, ErrConflict) {
 		return nil, &Unavailable{time.Second, err} // somebody whose lease ran out is still at it
@@ -130,7 +140,7 @@ func (r *refresh) redeem(ctx context.Context, o *opened) (*opened, error) {
 		r.answeredByProvider()
 		return r.rejected(ctx, o)
 	case err != nil:
-		return nil, r.outage(ctx, o, err)
+		return nil, r.outage(ctx, o, sent, err)
 	}
 	r.answeredByProvider()
 	return r.store(ctx, o, token, sent)
@@ -140,16 +150,24 @@ func (r *refresh) redeem(ctx context.Context, o *opened) (*opened, error) {
 // process stood still, or while the store was away.
 func (r *refresh) unsent(ctx context.Context, o *opened) error {
 	r.log(slog.LevelWarn, "lease lost before the refresh token was sent, not sending it", "lease_lost")
-	r.unmark(ctx, o)
+	r.noAttempt(ctx, o)
 	return &Unavailable{time.Second, ErrLeaseLost}
 }
 
-// unmark takes the mark away of an attempt that certainly was none. If it fails,
+// noAttempt takes the mark away of an attempt that certainly was none. If it fails,
 // the next call counts as a second sending: safe.
-func (r *refresh) unmark(ctx context.Context, o *opened) {
-	unmarked := o.Data
-	unmarked.Attempt = time.Time{}
-	r.replace(ctx, o, unmarked)
+func (r *refresh) noAttempt(ctx context.Context, o *opened) {
+	d := o.Data
+	d.Attempt = time.Time{}
+	r.replace(ctx, o, d)
+}
+
+// giveUp lets others know that nobody waits for the attempt's answer any more. If it
+// fails, they wait for it: safe, too.
+func (r *refresh) giveUp(ctx context.Context, o *opened) {
+	d := o.Data
+	d.GivenUp = true
+	r.replace(ctx, o, d)
 }
 
 func (r *refresh) answeredByProvider() {
@@ -171,22 +189,25 @@ func (r *refresh) rejected(ctx context.Context, o *opened) (*opened, error) {
 
 // outage leaves the session as it is and pauses. If the provider certainly did
 // not act, the mark goes: the next call is no second sending.
-func (r *refresh) outage(ctx context.Context, o *opened, err error) error {
+func (r *refresh) outage(ctx context.Context, o *opened, sent time.Time, err error) error {
 	var out *Outage
 	if !errors.As(err, &out) {
 		out = &Outage{Err: err}
 	}
 	now := time.Now()
 	later := r.s.retry.failed(now, out, out.RetryAfter)
-	r.a.provider.failed(now, out, out.RetryAfter)
+	r.a.provider.failed(sent, now, out, out.RetryAfter)
 	r.m.metrics.refresh(r.a, "unavailable")
 	level := slog.LevelWarn
 	if out.Operator {
 		level = slog.LevelError // nobody is logged out, but somebody must act (RF-10)
 	}
 	r.log(level, "refresh failed, the session goes on", "refresh_failed", "reason", "outage", "operator", out.Operator, "error", out.Err)
-	if out.Answered {
-		r.unmark(ctx, o)
+	switch {
+	case out.Answered:
+		r.noAttempt(ctx, o)
+	case r.m.shared != nil:
+		r.giveUp(ctx, o)
 	}
 	return later
 }
@@ -195,7 +216,7 @@ func (r *refresh) outage(ctx context.Context, o *opened, err error) error {
 func (r *refresh) store(ctx context.Context, o *opened, token *oauth2.Token, sent time.Time) (*opened, error) {
 	d := o.Data
 	d.AccessToken, d.TokenIssued, d.TokenExpiry = token.AccessToken, sent, token.Expiry
-	d.Attempt, d.Generation = time.Time{}, d.Generation+1
+	d.Attempt, d.GivenUp, d.Generation = time.Time{}, false, d.Generation+1
 	if token.RefreshToken != "" {
 		d.RefreshToken = token.RefreshToken
 	}
@@ -284,9 +305,11 @@ func (r *refresh) persist(ctx context.Context, o *opened, d Data) (*opened, erro
 		if errors.Is(err, ErrConflict) {
 			now, err := r.reload(ctx)
 			switch {
-			case err == nil && now.Generation >= d.Generation:
-				return now, nil // newer, or ours: a write can be done and its answer lost
+			case err == nil && (now.Generation > d.Generation || now.Generation == d.Generation && now.AccessToken != d.AccessToken):
+				return now, nil
 			case err == nil:
+				// Ours, too, is written again: a write whose answer was lost may be on one
+				// server only.
 				o = now
 				continue
 			case errors.Is(err, ErrAbsent):

@@ -323,6 +323,36 @@ func TestAProviderThatIsDownIsNotAskedByEverybody(t *testing.T) {
 	})
 }
 
+// Calls that were under way when a provider went away fail together. That is one
+// outage, and not as many as there are calls: a second after a blip all is well.
+func TestABlipHoldsNobodyUpForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, inMemory)
+		var all []*http.Cookie
+		for range 100 {
+			all = append(all, b.login())
+		}
+		time.Sleep(tokenTTL)
+		b.provider.set(func(p *provider) {
+			p.Fail = &session.Outage{Err: errors.New("connection reset")}
+			p.Before = func() { time.Sleep(10 * time.Millisecond) }
+		})
+		for _, c := range all {
+			go b.token(c)
+		}
+		synctest.Wait()
+		time.Sleep(20 * time.Millisecond)
+		if calls, _ := b.provider.seen(); calls != len(all) {
+			t.Fatalf("%d token calls, want all at once", calls)
+		}
+		b.provider.set(func(p *provider) { p.Fail, p.Before = nil, nil })
+		time.Sleep(time.Second)
+		for _, c := range all {
+			b.mustToken(c)
+		}
+	})
+}
+
 // One session that fails while others do not pauses all the same.
 func TestASessionsOwnTroubleIsNotHammered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

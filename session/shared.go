@@ -145,7 +145,7 @@ func (m *Manager) unproven(now time.Time) {
 			continue
 		}
 		for _, w := range e.watchers {
-			if !w.Listener {
+			if !w.Listener && !w.over.Load() {
 				w.tell(Unproven)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -149,34 +150,122 @@ func TestAnAnswerThatWaitsInAnotherProcess(t *testing.T) {
 	})
 }
 
-// A process that died while the provider answered holds nobody up for long.
-func TestAnAnswerThatDiedWithItsProcess(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		one := newBench(t, inMemory)
-		sv := newServer()
-		here, there := sv.process(one), sv.process(one)
-		c := here.login()
-		time.Sleep(tokenTTL)
-		here.provider.set(func(p *provider) { p.Fail = &session.Outage{Err: context.DeadlineExceeded} })
-		here.token(c)
-		here.provider.set(func(p *provider) { p.Fail = nil })
-		begun := time.Now()
-		there.mustToken(c)
-		if took := time.Since(begun); took > 4*time.Second {
-			t.Errorf("the other process waited %v", took)
-		}
-		time.Sleep(tokenTTL)
-		// Its own attempts it knows to be over.
-		there.provider.set(func(p *provider) { p.Fail = &session.Outage{Err: context.DeadlineExceeded} })
-		there.token(c)
-		there.provider.set(func(p *provider) { p.Fail = nil })
-		time.Sleep(time.Second) // the pause after an outage
-		begun = time.Now()
-		there.mustToken(c)
-		if took := time.Since(begun); took > 0 {
-			t.Errorf("it waited %v for itself", took)
-		}
-	})
+// leasing is a server that can be made to lose the last lease, as one does that
+// takes over from another before it has heard of it.
+type leasing struct {
+	session.Store
+	last atomic.Pointer[session.Lease]
+}
+
+func (l *leasing) Acquire(ctx context.Context, key session.Key, ttl time.Duration) (session.Lease, error) {
+	lease, err := l.Store.Acquire(ctx, key, ttl)
+	if err == nil {
+		l.last.Store(&lease)
+	}
+	return lease, err
+}
+
+func (l *leasing) lose() { l.Store.Release(context.Background(), *l.last.Load()) }
+
+// A failover may lose the lease of a refresh and keep its mark: who finds the mark
+// waits for the answer, which is stored as if nothing had happened.
+func TestALeaseThatAFailoverLost(t *testing.T) {
+	for name, test := range map[string]struct {
+		answer          time.Duration // when the provider answers, or does not
+		fails           error
+		soonest, latest time.Duration
+	}{
+		"and an answer that comes": {9 * time.Second, nil, 8 * time.Second, 11 * time.Second},
+		"and none that comes":      {9 * time.Second, context.DeadlineExceeded, 8 * time.Second, 11 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				one := newBench(t, inMemory)
+				sv := newServer()
+				store := &leasing{Store: sv.Store}
+				sv.Store = store
+				here, there := sv.process(one), sv.process(one)
+				c := here.login()
+				there.open(c)
+				time.Sleep(tokenTTL)
+				here.provider.set(func(p *provider) {
+					p.Before = func() {
+						here.provider.set(func(p *provider) { p.Before = nil })
+						time.Sleep(test.answer)
+						if test.fails != nil {
+							here.provider.set(func(p *provider) { p.Fail = &session.Outage{Err: test.fails} })
+						}
+					}
+				})
+				done := make(chan bool)
+				go func() { here.token(c); close(done) }()
+				time.Sleep(time.Second)
+				store.lose()
+				go func() { <-done; here.provider.set(func(p *provider) { p.Fail = nil }) }()
+				begun := time.Now()
+				there.mustToken(c)
+				if took := time.Since(begun); took < test.soonest || took > test.latest {
+					t.Errorf("the other process waited %v, want %v to %v", took, test.soonest, test.latest)
+				}
+				<-done
+				if calls, reuses := one.provider.seen(); calls != 1 || reuses != 0 {
+					t.Errorf("token calls that were answered = %d, reuses = %d, want 1 and 0", calls, reuses)
+				}
+			})
+		})
+	}
+}
+
+// An attempt holds others up for no longer than its answer may come.
+func TestAnAttemptWithoutAnAnswer(t *testing.T) {
+	outage := &session.Outage{Err: context.DeadlineExceeded}
+	for name, test := range map[string]struct {
+		down  bool // the store, when the outcome is to be noted
+		since time.Duration
+		wait  time.Duration
+		own   bool // who asks next is who made it
+	}{
+		"that was given up":                        {},
+		"that was given up, for its own process":   {own: true, since: time.Second},
+		"that nobody gave up":                      {down: true, since: 4 * time.Second, wait: 9 * time.Second},
+		"that nobody gave up, long ago":            {down: true, since: time.Minute, wait: 3 * time.Second},
+		"that nobody gave up, for its own process": {down: true, own: true, since: time.Second},
+		"that nobody gave up, just now":            {down: true, wait: 13 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				one := newBench(t, inMemory)
+				sv := newServer()
+				store := &hooked{Store: sv.Store}
+				sv.Store = store
+				here, there := sv.process(one), sv.process(one)
+				c := here.login()
+				time.Sleep(tokenTTL)
+				here.provider.set(func(p *provider) {
+					p.Fail = outage
+					p.Before = func() {
+						if test.down {
+							store.set(failing("replace"))
+						}
+					}
+				})
+				here.token(c)
+				synctest.Wait()
+				store.set(nil)
+				here.provider.set(func(p *provider) { p.Fail, p.Before = nil, nil })
+				time.Sleep(test.since)
+				next := there
+				if test.own {
+					next = here
+				}
+				begun := time.Now()
+				next.mustToken(c)
+				if took := time.Since(begun); took != test.wait {
+					t.Errorf("waited %v, want %v", took, test.wait)
+				}
+			})
+		})
+	}
 }
 
 // A process reads a session anew after each change of it, its own included. It
