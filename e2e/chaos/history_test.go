@@ -22,13 +22,18 @@ const (
 
 	providerKill  kind = "provider killed"
 	providerPause kind = "provider paused"
+
+	// Nobody did that: the machine, or its disk, had other things to do.
+	machineStood kind = "machine stood still"
+	storeStood   kind = "store stood still"
 )
 
 var (
 	gatewayKinds  = []kind{gatewayKill, gatewayPause, gatewayStop}
 	storeKinds    = []kind{storeKill, storePause, storeStop}
 	providerKinds = []kind{providerKill, providerPause}
-	allKinds      = slices.Concat(gatewayKinds, storeKinds, providerKinds)
+	stoodKinds    = []kind{machineStood, storeStood}
+	allKinds      = slices.Concat(gatewayKinds, storeKinds, providerKinds, stoodKinds)
 )
 
 // history is what was done to the processes, and when. It is what failures have to
@@ -57,6 +62,13 @@ func (h *history) end(s *span) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s.to = time.Now()
+}
+
+// stood notes what was seen of a time for which nothing went on.
+func (h *history) stood(k kind, from time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.spans = append(h.spans, &span{kind: k, what: "by itself", from: from, to: time.Now()})
 }
 
 // explains tells whether something of these kinds happened within a time, or so

@@ -167,47 +167,53 @@ func (l *life) isOver() bool {
 }
 
 // excuses are what each failure can be explained by, while it lasts and a while
-// after: connections are made again, pauses of patience run out.
+// after: connections are made again, pauses of patience run out. Some of these
+// pauses last although everything is well.
 var excuses = []struct {
 	failure string
 	is      func(*ask) bool
 	kinds   []kind
 	after   time.Duration
+	pause   time.Duration // after a fault of the provider
 }{
-	{"the connection was cut", func(a *ask) bool { return a.err != nil }, gatewayKinds, 3 * time.Second},
+	{"the connection was cut", func(a *ask) bool { return a.err != nil }, gatewayKinds, 3 * time.Second, 0},
 	{"no gateway was there, or ready", func(a *ask) bool {
 		return a.answer.Header.Get(gatewaytest.BalancerError) != ""
-	}, slices.Concat(gatewayKinds, storeKinds), 3 * time.Second},
+	}, slices.Concat(gatewayKinds, storeKinds), 3 * time.Second, 0},
 	{"the store does not answer", func(a *ask) bool {
 		return a.answer.Problem.Code == "store_unavailable"
-	}, slices.Concat(storeKinds, gatewayKinds), 5 * time.Second},
+	}, slices.Concat(storeKinds, gatewayKinds), 5 * time.Second, 0},
 	{"no new token can be had", func(a *ask) bool {
 		return a.answer.Problem.Code == "refresh_unavailable"
-	}, allKinds, 10 * time.Second},
+	}, allKinds, 10 * time.Second, 6 * time.Second},
 	{"the API refused a token that ran out on its way", func(a *ask) bool {
 		return a.answer.Status == http.StatusUnauthorized && a.answer.Header.Get("X-Sessiongate") == ""
-	}, allKinds, 10 * time.Second},
+	}, allKinds, 10 * time.Second, 0},
 	{"no login is possible", func(a *ask) bool {
 		return a.what == "login" && a.answer.Status >= 500
-	}, allKinds, 10 * time.Second},
+	}, allKinds, 10 * time.Second, 0},
 }
 
 // excuse looks for what explains a failure.
 func (w *world) excuse(name string, a *ask) {
 	for _, e := range excuses {
-		if e.is(a) {
-			if a.answer != nil && a.answer.Status == http.StatusServiceUnavailable {
-				w.count.unavailable.Add(1)
-				w.wantRetryAfter(name, a)
-			} else {
-				w.count.cut.Add(1)
-				w.sleep(20 * time.Millisecond) // or nothing else is asked
-			}
-			if a.strict || !w.history.explains(a.begun, a.got, e.after, e.kinds...) {
-				w.wrong("%s: %s, and nothing explains it", name, a)
-			}
-			return
+		if !e.is(a) {
+			continue
 		}
+		if a.answer != nil && a.answer.Status == http.StatusServiceUnavailable {
+			w.count.unavailable.Add(1)
+			w.wantRetryAfter(name, a)
+		} else {
+			w.count.cut.Add(1)
+			w.sleep(20 * time.Millisecond) // or nothing else is asked
+		}
+		explained := w.history.explains(a.begun, a.got, standstill, stoodKinds...) ||
+			e.pause > 0 && w.history.explains(a.begun, a.got, e.pause, providerKinds...) ||
+			!a.strict && w.history.explains(a.begun, a.got, e.after, e.kinds...)
+		if !explained {
+			w.wrong("%s: %s, and nothing explains it", name, a)
+		}
+		return
 	}
 	w.wrong("%s: %s is no answer that anything explains", name, a)
 }

@@ -51,8 +51,8 @@ func TestRollingRestart(t *testing.T) {
 	w.muster()
 	stats := w.Provider.Stats()
 	c := &w.count
-	t.Logf("%d restarts; %d calls, %d uploads and slow answers, %d logins, %d logouts, %d refreshes",
-		w.history.count(gatewayStop), c.calls.Load(), c.others.Load(), c.logins.Load(), c.logouts.Load(), stats.Refreshed)
+	t.Logf("%d restarts; %d calls, %d uploads and slow answers, %d logins, %d logouts, %d refreshes; store or machine stood still %d times",
+		w.history.count(gatewayStop), c.calls.Load(), c.others.Load(), c.logins.Load(), c.logouts.Load(), stats.Refreshed, w.history.count(stoodKinds...))
 	if w.Balancer.Failed() > 0 || w.Balancer.Retried() > 0 {
 		t.Errorf("%d requests failed, %d were sent twice", w.Balancer.Failed(), w.Balancer.Retried())
 	}

@@ -95,7 +95,31 @@ func newWorld(t *testing.T, s setting, seed uint64) *world {
 		w.streams.Wait()
 	})
 	w.Start()
+	w.streams.Go(w.watchMachine)
 	return w
+}
+
+// standstill is how long nothing may go on before that explains a failure: half of
+// what a gateway gives its store.
+const standstill = liveness / 2
+
+// watchMachine notes when the machine, or the store that nobody treats badly,
+// stands still: fsync on a busy disk may take seconds.
+func (w *world) watchMachine() {
+	for w.over.Err() == nil {
+		begun := time.Now()
+		time.Sleep(50 * time.Millisecond)
+		if time.Since(begun) > 50*time.Millisecond+standstill {
+			w.history.stood(machineStood, begun)
+		}
+		if w.store == nil {
+			continue
+		}
+		begun = time.Now()
+		if _, err := w.store.Say("SET", "canary", "1", "PX", "1000"); err == nil && time.Since(begun) > standstill {
+			w.history.stood(storeStood, begun)
+		}
+	}
 }
 
 // upstream has streams that never end, and answers that take their time and tell
