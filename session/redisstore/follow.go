@@ -59,7 +59,7 @@ type following struct {
 	nodes    map[string]*node
 	owner    []*node         // of each partition: by which it is read
 	since    []time.Duration // since when
-	moving   []bool          // some of it is read elsewhere, and nothing told of
+	asked    []time.Duration // when some of it was last read elsewhere, and nothing is told of
 	disputed []time.Duration // when another than the owner was said to be the owner
 }
 
@@ -69,12 +69,12 @@ func newFollowing(o *Options, l layout, ln *link) *following {
 		clock: clock{log: o.Log}, waiters: waiters{of: map[string]map[chan struct{}]bool{}},
 		proven: make([]atomic.Int64, l.partitions), nodes: map[string]*node{},
 		owner: make([]*node, l.partitions), since: make([]time.Duration, l.partitions),
-		moving: make([]bool, l.partitions), disputed: make([]time.Duration, l.partitions),
+		asked: make([]time.Duration, l.partitions), disputed: make([]time.Duration, l.partitions),
 	}
 	for n := range f.proven {
 		f.slots = append(f.slots, slot(strconv.Itoa(n)))
 		f.proven[n].Store(never)
-		f.disputed[n] = never
+		f.asked[n], f.disputed[n] = never, never
 	}
 	f.ctx, f.stop = context.WithCancel(context.Background())
 	if !o.Cluster && o.Sentinel.Master == "" {
@@ -110,6 +110,7 @@ func (f *following) lookOut() {
 		if f.opts.Sentinel.Master != "" || f.lost() {
 			f.find(f.ctx)
 		}
+		f.settle()
 		select {
 		case <-tick.C:
 		case <-f.ctx.Done():
@@ -236,7 +237,7 @@ func (f *following) prove(nd *node, sent time.Duration, partitions ...int) {
 
 // proved is prove for one partition. f.mu is held.
 func (f *following) proved(nd *node, sent time.Duration, n int) {
-	if f.owner[n] != nd || sent < f.since[n] || f.moving[n] || f.now()-f.disputed[n] <= f.opts.Liveness {
+	if f.owner[n] != nd || sent < f.since[n] || f.asked[n] != never || f.now()-f.disputed[n] <= f.opts.Liveness {
 		return
 	}
 	if sent > time.Duration(f.proven[n].Load()) {
@@ -250,17 +251,34 @@ func (f *following) proved(nd *node, sent time.Duration, n int) {
 func (f *following) underWay(n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.moving[n] = true
+	f.asked[n] = f.now()
 	// Not never: streams are given time, as they are by a silent server.
 	old := int64(f.now() - f.patience - 1)
 	f.proven[n].Store(min(old, f.proven[n].Load()))
+}
+
+// settling is how many times the liveness nothing of a partition is read elsewhere
+// until it counts as not on its way any more.
+const settling = 10
+
+// settle believes partitions again that arrived, or whose way was given up, of which
+// no server tells.
+func (f *following) settle() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, at := range f.asked {
+		if at != never && f.now()-at > settling*f.opts.Liveness {
+			f.doubt() // of what was read meanwhile nothing was told
+			return
+		}
+	}
 }
 
 // hears tells whether changes of what was read lately are told.
 func (f *following) hears(key session.Key) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return !f.moving[f.layout.number(key)]
+	return f.asked[f.layout.number(key)] == never
 }
 
 // moved notes that a server says a partition is somewhere else.
@@ -303,7 +321,9 @@ func (f *following) doubt() {
 	if f.closed {
 		return
 	}
-	clear(f.moving)
+	for n := range f.asked {
+		f.asked[n] = never
+	}
 	if to := f.follower.Load(); to != nil {
 		(*to).Doubt()
 	}
