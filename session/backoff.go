@@ -34,6 +34,13 @@ func (b *backoff) paused(now time.Time) error {
 	return nil
 }
 
+// calm tells whether the last attempt was no failure.
+func (b *backoff) calm() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.failures == 0
+}
+
 // retryLater tells a request to come back: the store's silence stays the
 // store's, everything else is the provider's.
 func retryLater(cause error, wait time.Duration) error {

@@ -137,7 +137,9 @@ func (c *cache) evict(sh *cacheShard) {
 	}
 	delete(sh.byCookie, oldest.cookie)
 	delete(c.byKey, oldest.key)
-	c.remember(oldest)
+	if !oldest.calm() {
+		c.remember(oldest)
+	}
 }
 
 func (c *cache) remove(s *Session) {

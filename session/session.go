@@ -42,6 +42,9 @@ type temper struct {
 	renewed atomic.Pointer[renewal] // the last; nil: none
 }
 
+// calm tells whether there was nothing lately that is worth handing on.
+func (t *temper) calm() bool { return t.renewed.Load() == nil && t.retry.calm() }
+
 // opened is one version of a session's Data; it never changes.
 type opened struct {
 	Data

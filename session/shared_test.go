@@ -288,6 +288,34 @@ func TestWhatWasTriedIsRememberedWhenASessionIsReadAnew(t *testing.T) {
 			}
 		})
 	})
+	for name, test := range map[string]struct {
+		again func(*bench)
+		calls int
+	}{
+		"an outage, by an eviction": {func(b *bench) {
+			for range 1000 {
+				b.login()
+			}
+		}, 1},
+		"an outage, but not by a reload": {func(b *bench) {
+			b.manager.Reconfigure(b.config.Keys, b.config.IdleTimeout, b.config.Lifetime)
+		}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, inMemory, func(b *bench) { b.config.CacheSize = 64 })
+				c := b.login()
+				time.Sleep(tokenTTL)
+				b.provider.set(func(p *provider) { p.Fail = &session.Outage{Answered: true, Err: errors.New("503")} })
+				b.token(c)
+				test.again(b)
+				b.token(c)
+				if calls, _ := b.provider.seen(); calls != test.calls {
+					t.Errorf("%d token calls at once, want %d", calls, test.calls)
+				}
+			})
+		})
+	}
 	// An API that refuses every token gets one refresh in five minutes, not one for
 	// each request.
 	t.Run("a renewal", func(t *testing.T) {
