@@ -33,9 +33,9 @@ type Data struct {
 	// Attempt is when a refresh was sent to which no answer is known. It is stored
 	// before each token call, so that a second sending is known as one.
 	Attempt time.Time
-	// GivenUp: whoever made the attempt does not wait for its answer any more. Else
-	// it may come yet.
-	GivenUp bool
+	// AttemptBy is the manager that made the attempt and may have its answer yet; 0
+	// when it has given it up.
+	AttemptBy uint64
 }
 
 // Format keeps tokens out of whatever prints Data, by any verb.
@@ -45,7 +45,7 @@ func (Data) Format(f fmt.State, _ rune) { io.WriteString(f, "session.Data{sealed
 func (Data) LogValue() slog.Value { return slog.StringValue("session.Data{sealed}") }
 
 // dataFormat is the first byte of encoded Data. A later format gets another.
-// formerFormat had no GivenUp.
+// formerFormat had no AttemptBy.
 const (
 	dataFormat   = 3
 	formerFormat = 2
@@ -62,11 +62,7 @@ func (d *Data) encode() []byte {
 	for _, t := range []time.Time{d.TokenIssued, d.TokenExpiry, d.Attempt} {
 		b = binary.AppendVarint(b, nanos(t))
 	}
-	var givenUp uint64
-	if d.GivenUp {
-		givenUp = 1
-	}
-	return binary.AppendUvarint(b, givenUp)
+	return binary.AppendUvarint(b, d.AttemptBy)
 }
 
 // shifted is Data as a clock tells its times that is ahead by so much.
@@ -94,7 +90,7 @@ func decodeData(b []byte) (*Data, error) {
 		TokenIssued: r.time(), TokenExpiry: r.time(), Attempt: r.time(),
 	}
 	if b[0] != formerFormat {
-		d.GivenUp = r.uvarint() == 1
+		d.AttemptBy = r.uvarint()
 	}
 	if r.bad || len(r.b) != 0 {
 		return nil, errData

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +28,7 @@ type Config struct {
 // Manager keeps the sessions of all apps: one store, one cache of opened
 // sessions, one set of refreshes under way.
 type Manager struct {
+	id       uint64 // tells its attempts at a refresh from others'
 	store    Store
 	shared   Shared // the store, if others write to it
 	log      *slog.Logger
@@ -73,6 +75,7 @@ func NewManager(c Config) (*Manager, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	m := &Manager{
+		id:  rand.Uint64() | 1, // not 0
 		log: c.Log, metrics: newMetrics(c.Registerer, c.Store),
 		cache: newCache(c.CacheSize), touches: touches{last: map[Key]int64{}},
 		watches: watches{of: map[Key]*watched{}}, stop: make(chan struct{}), flights: map[Key]*flight{},

@@ -99,9 +99,10 @@ func (r *refresh) locked(ctx context.Context) (*opened, error) {
 // answerDue is for how long another process may still come with an answer to the
 // last attempt. Its lease may have run out while the store was away, or been lost
 // by a server that took over from another; whoever is faster than it would send a
-// token that is spent. A process that was killed is waited for in vain, once.
+// token that is spent. A process that was killed is waited for in vain, once; what a
+// manager finds of its own is over, since it has one refresh of a session at a time.
 func (r *refresh) answerDue(o *opened, now time.Time) time.Duration {
-	if r.m.shared == nil || o.Attempt.IsZero() || o.GivenUp || r.s.attempt.Load() == o.version {
+	if r.m.shared == nil || o.Attempt.IsZero() || o.AttemptBy == 0 || o.AttemptBy == r.m.id {
 		return 0
 	}
 	call := o.Attempt.Add(r.a.cfg.TokenTimeout).Sub(now)
@@ -115,7 +116,7 @@ func (r *refresh) redeem(ctx context.Context, o *opened) (*opened, error) {
 		r.log(slog.LevelWarn, "refresh token sent again after an attempt without an answer", "refresh_ambiguous", "first_sent", o.Attempt)
 	}
 	marked := o.Data
-	marked.Attempt, marked.GivenUp = time.Now(), false
+	marked.Attempt, marked.AttemptBy = time.Now(), r.m.id
 	o, err := r.replace(ctx, o, marked)
 	if errors.Is(err, ErrConflict) {
 		return nil, &Unavailable{time.Second, err} // somebody whose lease ran out is still at it
@@ -123,7 +124,6 @@ func (r *refresh) redeem(ctx context.Context, o *opened) (*opened, error) {
 	if err != nil {
 		return nil, err // not marked, so not sent
 	}
-	r.s.attempt.Store(o.version)
 	if !r.hold.held() {
 		return nil, r.unsent(ctx, o)
 	}
@@ -158,7 +158,7 @@ func (r *refresh) unsent(ctx context.Context, o *opened) error {
 // the next call counts as a second sending: safe.
 func (r *refresh) noAttempt(ctx context.Context, o *opened) {
 	d := o.Data
-	d.Attempt = time.Time{}
+	d.Attempt, d.AttemptBy = time.Time{}, 0
 	r.replace(ctx, o, d)
 }
 
@@ -166,7 +166,7 @@ func (r *refresh) noAttempt(ctx context.Context, o *opened) {
 // fails, they wait for it: safe, too.
 func (r *refresh) giveUp(ctx context.Context, o *opened) {
 	d := o.Data
-	d.GivenUp = true
+	d.AttemptBy = 0
 	r.replace(ctx, o, d)
 }
 
@@ -216,7 +216,7 @@ func (r *refresh) outage(ctx context.Context, o *opened, sent time.Time, err err
 func (r *refresh) store(ctx context.Context, o *opened, token *oauth2.Token, sent time.Time) (*opened, error) {
 	d := o.Data
 	d.AccessToken, d.TokenIssued, d.TokenExpiry = token.AccessToken, sent, token.Expiry
-	d.Attempt, d.GivenUp, d.Generation = time.Time{}, false, d.Generation+1
+	d.Attempt, d.AttemptBy, d.Generation = time.Time{}, 0, d.Generation+1
 	if token.RefreshToken != "" {
 		d.RefreshToken = token.RefreshToken
 	}

@@ -37,7 +37,6 @@ type Session struct {
 // session is read anew, unless a reload came between.
 type temper struct {
 	app     *App
-	attempt atomic.Uint64 // the version that was written before the last attempt at a refresh
 	retry   backoff
 	renewed atomic.Pointer[renewal] // the last; nil: none
 }

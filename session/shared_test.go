@@ -268,6 +268,32 @@ func TestAnAttemptWithoutAnAnswer(t *testing.T) {
 	}
 }
 
+// A mark may be written though the store did not say so. Nothing is sent then, and
+// the process that wrote it does not wait for itself.
+func TestAMarkOfWhichNobodyKnows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one := newBench(t, inMemory)
+		sv := newServer()
+		store := &hooked{Store: sv.Store}
+		sv.Store = store
+		here := sv.process(one)
+		c := here.login()
+		time.Sleep(tokenTTL)
+		store.set(failing("replaced"))
+		here.token(c)
+		if calls, _ := one.provider.seen(); calls != 0 {
+			t.Errorf("%d token calls without a mark", calls)
+		}
+		store.set(nil)
+		time.Sleep(time.Second) // the pause after an outage
+		begun := time.Now()
+		here.mustToken(c)
+		if took := time.Since(begun); took != 0 {
+			t.Errorf("waited %v for itself", took)
+		}
+	})
+}
+
 // A process reads a session anew after each change of it, its own included. It
 // remembers all the same what it has tried.
 func TestWhatWasTriedIsRememberedWhenASessionIsReadAnew(t *testing.T) {
