@@ -30,6 +30,14 @@ func newServer() *server {
 	return &server{Store: newMemory(), read: map[session.Key]map[*peer]bool{}}
 }
 
+// hookedServer is a server that a test may make fail, for everybody.
+func hookedServer() (*server, *hooked) {
+	sv := newServer()
+	h := &hooked{Store: sv.Store}
+	sv.Store = h
+	return sv, h
+}
+
 // process is another process on the server.
 func (sv *server) process(b *bench) *bench {
 	b.t.Helper()
@@ -100,9 +108,7 @@ func TestAnEndElsewhereReachesWhoMadeTheSession(t *testing.T) {
 func TestALoginThatIsNotReadBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one := newBench(t, inMemory)
-		sv := newServer()
-		down := &hooked{Store: sv.Store}
-		sv.Store = down
+		sv, down := hookedServer()
 		here := sv.process(one)
 		down.set(failing("load"))
 		_, c, err := here.tryLogin()
@@ -123,9 +129,7 @@ func TestALoginThatIsNotReadBack(t *testing.T) {
 func TestAnAnswerThatWaitsInAnotherProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one := newBench(t, inMemory)
-		sv := newServer()
-		store := &hooked{Store: sv.Store}
-		sv.Store = store
+		sv, store := hookedServer()
 		here, there := sv.process(one), sv.process(one)
 		c := here.login()
 		there.open(c)
@@ -235,9 +239,7 @@ func TestAnAttemptWithoutAnAnswer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				one := newBench(t, inMemory)
-				sv := newServer()
-				store := &hooked{Store: sv.Store}
-				sv.Store = store
+				sv, store := hookedServer()
 				here, there := sv.process(one), sv.process(one)
 				c := here.login()
 				time.Sleep(tokenTTL)
@@ -273,9 +275,7 @@ func TestAnAttemptWithoutAnAnswer(t *testing.T) {
 func TestAMarkOfWhichNobodyKnows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one := newBench(t, inMemory)
-		sv := newServer()
-		store := &hooked{Store: sv.Store}
-		sv.Store = store
+		sv, store := hookedServer()
 		here := sv.process(one)
 		c := here.login()
 		time.Sleep(tokenTTL)

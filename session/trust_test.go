@@ -48,9 +48,7 @@ func (sv *server) doubting(b *bench, ahead time.Duration) (*bench, *doubtful) {
 func TestST09MemoryIsBelievedWhileTheServerTells(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one := newBench(t, inMemory)
-		sv := newServer()
-		down := &hooked{Store: sv.Store}
-		sv.Store = down
+		sv, down := hookedServer()
 		b, d := sv.doubting(one, 0)
 		c := b.login()
 		b.mustToken(c)
