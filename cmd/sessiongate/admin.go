@@ -113,13 +113,10 @@ type readiness struct {
 }
 
 func (s *server) readyz(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
-	defer cancel()
 	e := s.current.Load()
 	state := readiness{Stopping: s.draining.Load(), Store: "ok", Configuration: "ok", Providers: make(map[string]string)}
-	if err := s.store.Ping(ctx); err != nil {
+	if !s.storeAnswers(r.Context()) {
 		state.Store = "unavailable"
-		s.log.Warn("the store does not answer", "event", "store_unavailable", "error", err)
 	}
 	if s.refused.Load() {
 		state.Configuration = "the last reload was refused, the former configuration is in force"
@@ -136,6 +133,23 @@ func (s *server) readyz(w http.ResponseWriter, r *http.Request) {
 		status = http.StatusServiceUnavailable
 	}
 	reply(w, status, state)
+}
+
+// storeAnswers asks the store. An outage is one line of the log, and its end another,
+// however many probes come in between.
+func (s *server) storeAnswers(ctx context.Context) bool {
+	// That a probe hangs up says nothing of the store.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	err := s.store.Ping(ctx)
+	switch silent := err != nil; {
+	case s.silent.Swap(silent) == silent:
+	case silent:
+		s.log.Warn("the store does not answer", "event", "store_unavailable", "error", err)
+	default:
+		s.log.Info("the store answers again", "event", "store_available")
+	}
+	return err == nil
 }
 
 func reply(w http.ResponseWriter, status int, body any) {

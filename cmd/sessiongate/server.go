@@ -32,6 +32,7 @@ type server struct {
 	current  atomic.Pointer[edition]
 	draining atomic.Bool // readyz says 503
 	refused  atomic.Bool // the last reload was
+	silent   atomic.Bool // the store was, when it was asked last
 	retiring sync.WaitGroup
 	// writeTimeout is limits.write_timeout, of all connections there are.
 	writeTimeout atomic.Int64
