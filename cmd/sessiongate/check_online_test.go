@@ -56,6 +56,13 @@ func TestCheckOnlineOfAStoreThatCannotBe(t *testing.T) {
 	if code, out, said := online(t, w.Gateway.Config()); code != 1 || !containsAll(out, "WRONG: session.store.bbolt: boltstore: open /proc/self/sessions.db") {
 		t.Errorf("exit code %d\n%s%s", code, out, said)
 	}
+	// The gateway would not start with it, and leave it as it is.
+	text := filepath.Join(t.TempDir(), "notes.txt")
+	write(t, text, "Not sessions.\n")
+	setStore(t, w.Gateway, map[string]any{"bbolt": map[string]any{"path": text}})
+	if code, out, said := online(t, w.Gateway.Config()); code != 1 || !containsAll(out, "WRONG: session.store.bbolt: boltstore: open "+text, "it is a file of something else") {
+		t.Errorf("exit code %d\n%s%s", code, out, said)
+	}
 	file := filepath.Join(t.TempDir(), "new", "sessions.db")
 	setStore(t, w.Gateway, map[string]any{"bbolt": map[string]any{"path": file}})
 	if code, out, said := online(t, w.Gateway.Config()); code != 0 || !containsAll(out, "does not exist yet, and can be made") {

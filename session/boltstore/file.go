@@ -16,9 +16,10 @@ var (
 	// errNewer is errDamaged as far as this version goes, and whole for another.
 	errNewer = errors.New("boltstore: the file is of a newer version")
 	// errSetAside: if it is the answer for a second time, new files get damaged.
-	errSetAside = errors.New("the file was damaged and has been set aside, and so was the new one: the disk cannot be relied on")
-	errForeign  = errors.New("it is a file of something else")
-	errHeld     = errors.New("it is open in another process")
+	errSetAside  = errors.New("the file was damaged and has been set aside, and so was the new one: the disk cannot be relied on")
+	errForeign   = errors.New("it is a file of something else")
+	errIrregular = errors.New("it is no regular file: session.store.bbolt.path has to name a file")
+	errHeld      = errors.New("it is open in another process")
 )
 
 // leadsTo follows symbolic links: what takes the file's place has to take the
@@ -41,7 +42,7 @@ func leadsTo(path string) (string, error) {
 func claim(path string, wait time.Duration) (*os.File, error) {
 	info, err := os.Stat(path)
 	if err == nil && !info.Mode().IsRegular() {
-		return nil, errors.New("it is no regular file: session.store.bbolt.path has to name a file")
+		return nil, errIrregular
 	}
 	deadline := time.Now().Add(wait)
 	for {

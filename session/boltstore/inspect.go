@@ -50,8 +50,21 @@ func (p *Place) look(path string) error {
 	err = lock(file, time.Now())
 	if errors.Is(err, errHeld) {
 		p.Held, err = true, nil
+	} else if err == nil {
+		err = notOurs(file)
 	}
 	return errors.Join(err, file.Close())
+}
+
+// notOurs tells a file that Open refuses. One that is damaged it sets aside.
+func notOurs(file *os.File) error {
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return errors.Join(err, errIrregular)
+	}
+	if _, _, err := metaPage(file); errors.Is(err, errForeign) {
+		return err
+	}
+	return nil
 }
 
 // existing is the nearest directory that there is.

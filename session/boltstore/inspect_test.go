@@ -1,8 +1,10 @@
 package boltstore
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 )
 
@@ -32,6 +34,15 @@ func TestInspectTellsWhatOpenWouldAndLeavesNoTrace(t *testing.T) {
 	openAt(t, file)
 	if _, err := Inspect(dir); err == nil {
 		t.Error("a directory passes for a file")
+	}
+	text, pipe := filepath.Join(dir, "text"), filepath.Join(dir, "pipe")
+	if err := errors.Join(os.WriteFile(text, []byte("notes\n"), 0o600), syscall.Mkfifo(pipe, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{text, pipe} {
+		if _, err := Inspect(path); err == nil {
+			t.Errorf("%s passes for a file of ours", filepath.Base(path))
+		}
 	}
 	if _, err := Inspect("/proc/self/sessions.db"); err == nil {
 		t.Error("a directory in which nobody writes passes")

@@ -50,7 +50,7 @@ func (c *Config) validateAddresses(key string, r *Redis) {
 	for i, address := range r.Addresses {
 		key := fmt.Sprintf("%s.addresses[%d]", key, i)
 		host, port, err := net.SplitHostPort(address)
-		if _, wrong := strconv.ParseUint(port, 10, 16); err != nil || wrong != nil || host == "" {
+		if n, wrong := strconv.ParseUint(port, 10, 16); err != nil || wrong != nil || n == 0 || host == "" || strings.ContainsAny(host, "@/ ") {
 			c.report(key, "is not host:port", "write such as redis.internal:6379, without redis:// and password")
 			continue
 		}
