@@ -65,7 +65,6 @@ func (m *Manager) NewApp(cfg AppConfig) (*App, error) {
 	a.bound = string(prefixed(cfg.Origin, cfg.Issuer, cfg.ClientID))
 	a.binding = sha256.Sum256([]byte(a.bound))
 	m.apps.Store(cfg.Origin, a)
-	m.retired.Delete(a.binding)
 	m.cache.reset()
 	return a, nil
 }
@@ -166,7 +165,7 @@ func (a *App) read(ctx context.Context, key Key, id []byte, cookie string) (*Ses
 	if err != nil {
 		return nil, a.m.absent(key, err)
 	}
-	if rec.Binding != a.binding {
+	if rec.Binding != a.binding || a.m.retires(rec) {
 		return nil, a.endUnopened(ctx, key, Revoked)
 	}
 	d, err := a.unseal(key, id, rec.Data)

@@ -71,6 +71,50 @@ func TestRetireDuringAnOutageReachesStreams(t *testing.T) {
 	})
 }
 
+// The store is down while a reload removes an app, and another brings it back. What
+// was before stays over, whoever finds out first, and what comes after lives.
+func TestAnAppThatIsBackBeforeTheStore(t *testing.T) {
+	for name, test := range map[string]struct {
+		asks bool // before the store was told again
+	}{
+		"somebody comes with a session": {true},
+		"nobody comes":                  {false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, inMemory)
+				c, idle := b.login(), b.login()
+				o := b.watch(b.open(c), keepsAlive)
+				b.store.set(failing("end_tagged"))
+				if err := b.manager.Retire(t.Context(), b.App); err == nil {
+					t.Fatal("want an outage")
+				}
+				b.reload()
+				time.Sleep(time.Millisecond)
+				later := b.login(func(l *session.Login) { l.FlowBegan = time.Now() })
+				if test.asks {
+					b.endedBy(idle, session.Revoked)
+				}
+				b.store.set(nil)
+				time.Sleep(3 * time.Second)
+				synctest.Wait()
+				o.mu.Lock()
+				ends := len(o.ends)
+				o.mu.Unlock()
+				if ends != 1 {
+					t.Errorf("a stream of the former app was told %d ends, want one", ends)
+				}
+				if n, err := b.store.Count(t.Context()); n != 1 || err != nil {
+					t.Errorf("%d sessions, %v, want the one that came after", n, err)
+				}
+				b.endedBy(c, session.Revoked)
+				b.endedBy(idle, session.Revoked)
+				b.mustToken(later)
+			})
+		})
+	}
+}
+
 // After a reload a stream keeps the session alive by another object than
 // requests look at: what the browser is told falls to zero.
 func TestTheIdleEndToldAfterAReloadKnowsOfStreams(t *testing.T) {

@@ -38,7 +38,6 @@ type Manager struct {
 	touches  touches
 	watches  watches
 	apps     sync.Map // origin -> *App in force
-	retired  sync.Map // bindings of those that a reload removed
 
 	// ctx ends when Close gives up waiting; work counts all goroutines.
 	ctx    context.Context
@@ -50,6 +49,7 @@ type Manager struct {
 
 	mu      sync.Mutex // guards what follows
 	flights map[Key]*flight
+	retired map[[32]byte]*retirement // by binding: those whose sessions may not have ended yet
 	closing bool
 }
 
@@ -78,7 +78,7 @@ func NewManager(c Config) (*Manager, error) {
 		id:  rand.Uint64() | 1, // not 0
 		log: c.Log, metrics: newMetrics(c.Registerer, c.Store),
 		cache: newCache(c.CacheSize), touches: touches{last: map[Key]int64{}},
-		watches: watches{of: map[Key]*watched{}}, stop: make(chan struct{}), flights: map[Key]*flight{},
+		watches: watches{of: map[Key]*watched{}}, stop: make(chan struct{}), flights: map[Key]*flight{}, retired: map[[32]byte]*retirement{},
 		elsewhere: make(chan *Session, maxElsewhere),
 	}
 	m.store = &measured{c.Store, m.metrics}
@@ -100,25 +100,6 @@ func (m *Manager) Reconfigure(keys *Keys, idle, lifetime time.Duration) {
 	m.settings.Store(&settings{keys, codecs(keys), idle, lifetime, m.settings.Load().keys})
 	m.cache.reset()
 	m.watches.recheckAll()
-}
-
-// Retire ends all sessions of an app that a reload removed or gave another
-// provider or client.
-func (m *Manager) Retire(ctx context.Context, a *App) error {
-	m.apps.CompareAndDelete(a.cfg.Origin, a)
-	m.retired.Store(a.binding, true)
-	set := m.settings.Load()
-	parts := []string{"app", a.cfg.Issuer, a.cfg.ClientID, a.cfg.Origin}
-	// The reload that removed the app may have replaced all keys, too.
-	for _, mac := range append(set.keys.MACs("tag", parts...), set.former.MACs("tag", parts...)...) {
-		endings, err := m.store.EndTagged(ctx, Tag(mac), Revoked, Scope{})
-		m.endings(endings)
-		if err != nil {
-			a.doubt("app", a.cfg.Origin)
-			return unknown(err)
-		}
-	}
-	return nil
 }
 
 // Close stops housekeeping, lets refreshes and revocations finish, and writes the
@@ -181,6 +162,7 @@ func (m *Manager) housekeeping() {
 				m.log.Warn("uses of sessions were not stored, keeping them", "event", "store_unavailable", "error", err)
 				continue // a sweep would end sessions whose uses are only known here
 			}
+			m.retireAgain()
 			if now.Sub(swept) >= min(maxSweepInterval, m.settings.Load().idle/4) {
 				swept = now
 				m.sweep(now)

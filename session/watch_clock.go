@@ -46,10 +46,6 @@ func (m *Manager) checkWatched(key Key, e *watched) {
 		return
 	}
 	m.watches.believe(e, doubts)
-	if _, retired := m.retired.Load(s.app.binding); retired {
-		m.endWatched(s, Revoked) // the store did not answer when the app was removed
-		return
-	}
 	m.readWatched(s, rec)
 	near = s.ends(set, max(rec.Used.UnixNano(), m.touches.pending(key)))
 	if reason := near.over(time.Now()); reason != "" {
