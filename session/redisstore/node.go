@@ -155,3 +155,26 @@ func (f *following) partitionsOf(nd *node) []int {
 	}
 	return own
 }
+
+// heardConn is a connection whose changes are told. Before the first word of the
+// server is read, whatever was read on former connections is in doubt. That is not
+// so when a connection is lost: until the next there is nothing that is known better.
+type heardConn struct {
+	net.Conn
+	first  sync.Once
+	heard  func()
+	closed atomic.Bool
+}
+
+func (c *heardConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.first.Do(c.heard)
+	}
+	return n, err
+}
+
+func (c *heardConn) Close() error {
+	c.closed.Store(true)
+	return c.Conn.Close()
+}
