@@ -29,7 +29,7 @@ func (m *Manager) Retire(ctx context.Context, a *App) error {
 	m.mu.Lock()
 	m.retired[a.binding] = r
 	m.mu.Unlock()
-	err := m.retire(ctx, r)
+	err := m.retire(ctx, r, Scope{})
 	if err != nil {
 		a.doubt("app", a.cfg.Origin)
 	}
@@ -37,11 +37,7 @@ func (m *Manager) Retire(ctx context.Context, a *App) error {
 }
 
 // retire ends the sessions of a removed app in the store.
-func (m *Manager) retire(ctx context.Context, r *retirement) error {
-	var scope Scope
-	if m.appOf(r.app.binding) != nil {
-		scope.BeganBefore = r.at.Add(-m.ahead()) // it is back, and has sessions of its own
-	}
+func (m *Manager) retire(ctx context.Context, r *retirement, scope Scope) error {
 	for _, tag := range r.tags {
 		endings, err := m.store.EndTagged(ctx, tag, Revoked, scope)
 		m.endings(endings)
@@ -66,7 +62,8 @@ func (m *Manager) retireAgain() {
 	}
 	m.mu.Unlock()
 	for _, r := range all {
-		if m.retire(m.ctx, r) == nil {
+		// It may be back, and have sessions of its own.
+		if m.retire(m.ctx, r, Scope{BeganBefore: r.at.Add(-m.ahead())}) == nil {
 			m.log.Log(m.ctx, slog.LevelInfo, "sessions of a removed app were ended", "event", "retired", "app", r.app.cfg.Origin)
 		}
 	}
