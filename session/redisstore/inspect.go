@@ -79,7 +79,12 @@ func (s *Store) remedy(err error) string {
 		return "name in tls.ca the CA that signed the server's certificate, which has to be for the host in addresses"
 	case errors.As(err, &record), s.opts.TLS != nil && errors.Is(err, errSilent): // it waits for more
 		return "start the server; if it speaks no TLS at this port, use its tls-port, or remove tls"
+	case strings.Contains(text, "No such master"):
+		return "correct sentinel.master: the Sentinels watch no master set of that name"
 	case strings.Contains(text, "WRONGPASS"), strings.Contains(text, "NOAUTH"):
+		if s.opts.Sentinel.Master != "" { // which of the two refused, the answer does not tell
+			return "correct username and password, or sentinel.username and sentinel.password, which are for the Sentinels"
+		}
 		return "correct username and password"
 	case strings.Contains(text, "NOPERM"):
 		return "give the user what docs/operations.md lists for it"
