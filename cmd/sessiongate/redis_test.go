@@ -230,6 +230,42 @@ func TestAnotherRedisNeedsARestart(t *testing.T) {
 	}
 }
 
+// A session belongs to its app's client (DESIGN.md, section 4), and what ended stays
+// ended, though the store did not hear of it.
+func TestAnAppThatWasGoneDuringAnOutageComesBackWithoutItsSessions(t *testing.T) {
+	t.Parallel()
+	server := gatewaytest.NewRedis(t)
+	w := redisWorld(t, 1, server.Store(nil))
+	w.Start()
+	b := loggedIn(t, w)
+	wantCall(t, b, http.StatusOK, "")
+	former, err := os.ReadFile(w.Gateway.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	reload := func(text []byte) {
+		t.Helper()
+		before := w.Gateway.Events("config_reloaded")
+		write(t, w.Gateway.Config(), string(text))
+		w.Gateway.Reload()
+		eventually(t, "the reload", func() bool { return w.Gateway.Events("config_reloaded") > before })
+	}
+	server.Kill()
+	reload(bytes.Replace(former, []byte(`"client_id": "`), []byte(`"client_id": "other-`), 1))
+	eventually(t, "the store is told in vain", func() bool { return w.Gateway.Events("retire_failed") > 0 })
+	reload(former)
+	server.Start()
+	w.Gateway.AwaitReady()
+	eventually(t, "the session is over", func() bool {
+		answer, err := b.Call()
+		if err == nil && answer.Status == http.StatusOK {
+			t.Fatal("the session is back")
+		}
+		return err == nil && answer.Problem.Code == "session_ended" && answer.Problem.Reason == "revoked"
+	})
+	wantCall(t, loggedIn(t, w), http.StatusOK, "")
+}
+
 // authority signs certificates of servers at 127.0.0.1.
 type authority struct {
 	t           *testing.T

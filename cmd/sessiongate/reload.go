@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"sessiongate/cmd/sessiongate/config"
@@ -162,16 +163,21 @@ func (e *edition) appsNotIn(next *edition) []*session.App {
 	return gone
 }
 
-// retire ends sessions. What a store that is down keeps is ended when somebody
-// comes with it: it belongs to no app any more.
+// retire ends sessions, of all the apps at once: a store that is down must not have
+// one wait for the other. The manager tries again what it did not take, and lets
+// nobody in meanwhile, not even where the app comes back.
 func (s *server) retire(apps []*session.App) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	var all sync.WaitGroup
 	for _, app := range apps {
-		if err := s.manager.Retire(ctx, app); err != nil {
-			s.log.Error("sessions of a removed app were not ended", "event", "retire_failed", "error", err)
-		}
+		all.Go(func() {
+			if err := s.manager.Retire(ctx, app); err != nil {
+				s.log.Error("sessions of a removed app were not ended yet", "event", "retire_failed", "error", err)
+			}
+		})
 	}
+	all.Wait()
 }
 
 // watcher notices changed files by polling, which sees through symbolic links and

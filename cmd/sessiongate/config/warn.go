@@ -62,6 +62,11 @@ func (w *warner) server(c *Config) {
 			w.warn("admin.token", "goes over the network in the clear", "listen on loopback, or use admin.socket: whoever reads the token can end everybody's sessions")
 		}
 	}
+	if socket := string(c.Admin.Socket); socket != "" {
+		if info, err := os.Stat(filepath.Dir(socket)); err != nil || !info.IsDir() {
+			w.warn("admin.socket", "is in a directory that is not there", "make it for the gateway's user, or the gateway does not start")
+		}
+	}
 	if c.Log.Level == "debug" {
 		w.warn("log.level", "is debug", "use info in production")
 	}
