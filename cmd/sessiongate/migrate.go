@@ -1,13 +1,14 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -26,6 +27,7 @@ const (
 // migration is what the flags of migrate say.
 type migration struct {
 	from, to, bolt, config, fromConfig string
+	former, new                        *config.Config
 	log                                *slog.Logger
 }
 
@@ -35,11 +37,14 @@ func migrate(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	if err != nil {
 		return err
 	}
+	if err := m.load(); err != nil {
+		return err
+	}
 	from, err := m.openFrom(ctx)
 	if err != nil {
 		return err
 	}
-	to, err := m.open(ctx, m.to, m.config)
+	to, err := m.open(ctx, m.to, m.new)
 	if err != nil {
 		return errors.Join(err, from.Close())
 	}
@@ -83,27 +88,32 @@ func parseMigration(args []string, stderr io.Writer) (m migration, err error) {
 	return m, nil
 }
 
-func (m *migration) openFrom(ctx context.Context) (session.Portable, error) {
-	path := cmp.Or(m.fromConfig, m.config)
-	if m.from == redis {
-		return m.open(ctx, redis, path)
+// load reads the configurations. It refuses to move sessions to where they are, and
+// to where nobody could use them.
+func (m *migration) load() (err error) {
+	if m.new, err = loadRedis(m.config); err != nil || m.fromConfig == "" {
+		m.former = m.new
+		return err
 	}
-	// To open it would make it, and set it aside if it were damaged.
-	before, err := os.Stat(m.bolt)
-	if err != nil {
-		return nil, fmt.Errorf("migrate: %w; name the file of the former session.store.bbolt.path", err)
+	if m.former, err = loadRedis(m.fromConfig); err != nil {
+		return err
 	}
-	store, err := m.open(ctx, bolt, path)
-	if err != nil {
-		return nil, err
+	if sameSessions(m.former.Session.Store.Redis, m.new.Session.Store.Redis) {
+		return usageError(fmt.Sprintf("sessiongate migrate: %s and %s name the same sessions: there is nothing to move", m.fromConfig, m.config))
 	}
-	if after, err := os.Stat(m.bolt); err != nil || !os.SameFile(before, after) {
-		return nil, errors.Join(fmt.Errorf("migrate: %s could not be used and was set aside: there is nothing to move", m.bolt), err, store.Close())
+	former, err1 := session.ParseKeys(reveal(m.former.Session.Keys))
+	keys, err2 := session.ParseKeys(reveal(m.new.Session.Keys))
+	if err := errors.Join(err1, err2); err != nil {
+		return err
 	}
-	return store, nil
+	if !slices.Contains(keys.MACs("tag"), former.MAC("tag")) {
+		return m.new.Problem("session.keys", "lacks the first key of "+m.fromConfig, "add it: without it nobody's cookie is good for what is moved, and no logout finds it")
+	}
+	return nil
 }
 
-func (m *migration) open(ctx context.Context, kind, path string) (session.Portable, error) {
+// loadRedis loads a configuration of gateways on Redis.
+func loadRedis(path string) (*config.Config, error) {
 	cfg, err := config.Load(path)
 	if err != nil {
 		return nil, err
@@ -111,6 +121,41 @@ func (m *migration) open(ctx context.Context, kind, path string) (session.Portab
 	if cfg.Session.Store.Redis == nil {
 		return nil, cfg.Problem("session.store.redis", "is missing", "name the configuration of the gateways on Redis")
 	}
+	return cfg, nil
+}
+
+// sameSessions tells whether two configurations name the same keys of the same Redis.
+// One that has another name in each is not seen.
+func sameSessions(a, b *config.Redis) bool {
+	return a.DB == b.DB && a.Prefix == b.Prefix && a.Cluster == b.Cluster && a.Sentinel.Master == b.Sentinel.Master &&
+		slices.ContainsFunc(a.Addresses, func(address string) bool { return slices.Contains(b.Addresses, address) })
+}
+
+func (m *migration) openFrom(ctx context.Context) (session.Portable, error) {
+	if m.from == redis {
+		return m.open(ctx, redis, m.former)
+	}
+	// To open it would make it, and set it aside if it were damaged.
+	before, err := os.Stat(m.bolt)
+	if err != nil {
+		return nil, fmt.Errorf("migrate: %w; name the file of the former session.store.bbolt.path", err)
+	}
+	store, err := m.open(ctx, bolt, m.former)
+	if err != nil {
+		return nil, err
+	}
+	if after, err := os.Stat(m.bolt); err != nil || !os.SameFile(before, after) {
+		// The new file is empty: to move it the next time would look like a success.
+		path, err2 := filepath.EvalSymlinks(m.bolt)
+		if err2 == nil {
+			err2 = os.Remove(path)
+		}
+		return nil, errors.Join(fmt.Errorf("migrate: %s could not be used and was set aside: there is nothing to move", m.bolt), err, err2, store.Close())
+	}
+	return store, nil
+}
+
+func (m *migration) open(ctx context.Context, kind string, cfg *config.Config) (session.Portable, error) {
 	if kind == bolt {
 		return boltstore.Open(m.bolt, boltstore.Options{Log: m.log})
 	}

@@ -102,8 +102,9 @@ func TestMigrateFromOneRedisToAnother(t *testing.T) {
 func TestMigrateTellsWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	dir, onBolt := site(t, settings{})
-	onRedis := filepath.Join(dir, "redis.yaml")
-	write(t, onRedis, settings{redis: "127.0.0.1:1"}.String())
+	onRedis, elsewhere := filepath.Join(dir, "redis.yaml"), filepath.Join(dir, "elsewhere.yaml")
+	write(t, onRedis, settings{redis: "127.0.0.1:1", keys: []string{secondKey, testKey}}.String())
+	write(t, elsewhere, settings{redis: "127.0.0.1:2"}.String())
 	file := filepath.Join(dir, "sessions.db")
 	for _, row := range []struct {
 		name string
@@ -119,6 +120,9 @@ func TestMigrateTellsWhatIsWrong(t *testing.T) {
 		{"Redis to itself", []string{"-from", "redis", "-to", "redis", "-config", onRedis}, 2, "-from-config FILE is missing"},
 		{"a file between two Redis", []string{"-from", "redis", "-to", "redis", "-config", onRedis, "-from-config", onRedis, "-bolt", file}, 2, "-bolt takes no part"},
 		{"two configurations for one Redis", []string{"-from", "bolt", "-to", "redis", "-config", onRedis, "-from-config", onBolt, "-bolt", file}, 2, "-from-config is for moves from Redis to Redis"},
+		{"Redis to itself by two configurations", []string{"-from", "redis", "-to", "redis", "-config", onRedis, "-from-config", onRedis}, 2, "name the same sessions"},
+		{"to where the keys are others", []string{"-from", "redis", "-to", "redis", "-from-config", onRedis, "-config", elsewhere}, 2, "session.keys: lacks the first key of " + onRedis},
+		{"to where the key is the second", []string{"-from", "redis", "-to", "redis", "-from-config", elsewhere, "-config", onRedis}, 1, "127.0.0.1:2"},
 		{"a configuration without Redis", []string{"-from", "redis", "-to", "bolt", "-config", onBolt, "-bolt", file}, 2, "session.store.redis: is missing"},
 		{"a file that is not there", []string{"-from", "bolt", "-to", "redis", "-config", onRedis, "-bolt", file}, 1, "no such file"},
 		{"a Redis that is not there", []string{"-from", "redis", "-to", "bolt", "-config", onRedis, "-bolt", file}, 1, "127.0.0.1:1"},
@@ -152,7 +156,11 @@ func TestMigrateOfADamagedFileFails(t *testing.T) {
 	if err := os.Truncate(file, int64(2*os.Getpagesize()+1)); err != nil {
 		t.Fatal(err)
 	}
-	if code, out, said := sessiongate(t, "migrate", "-from", "bolt", "-to", "redis", "-config", onRedis, "-bolt", file); code != 1 || !containsAll(said, "nothing to move") {
+	args := []string{"migrate", "-from", "bolt", "-to", "redis", "-config", onRedis, "-bolt", file}
+	if code, out, said := sessiongate(t, args...); code != 1 || !containsAll(said, "nothing to move") {
 		t.Errorf("exit code %d\n%s%s", code, out, said)
+	}
+	if code, out, said := sessiongate(t, args...); code != 1 || !containsAll(said, "no such file") {
+		t.Errorf("again: exit code %d\n%s%s", code, out, said)
 	}
 }
