@@ -1,13 +1,20 @@
 package main
 
 import (
+	"bytes"
+	"crypto/rand"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
+	"time"
 
 	"sessiongate/e2e/gatewaytest"
+	"sessiongate/session"
+	"sessiongate/session/boltstore"
 )
 
 // setStore gives a gateway that does not run another store, and returns the path of
@@ -162,5 +169,60 @@ func TestMigrateOfADamagedFileFails(t *testing.T) {
 	}
 	if code, out, said := sessiongate(t, args...); code != 1 || !containsAll(said, "no such file") {
 		t.Errorf("again: exit code %d\n%s%s", code, out, said)
+	}
+}
+
+// A migration that somebody interrupts says so, and goes on where it is run again.
+func TestMigrateIsInterruptedAndRunAgain(t *testing.T) {
+	t.Parallel()
+	const sessions = 10_000
+	server := gatewaytest.NewRedis(t)
+	dir := t.TempDir()
+	onRedis, file := filepath.Join(dir, "redis.yaml"), filepath.Join(dir, "sessions.db")
+	write(t, onRedis, settings{redis: server.Address()}.String())
+	store, err := boltstore.Open(file, boltstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	items := make([]session.Item, sessions)
+	for i := range items {
+		items[i].Record = &session.Record{Version: 1, Began: now, Created: now, Used: now, Expires: now.Add(time.Hour)}
+		_, _ = rand.Read(items[i].Key[:])
+	}
+	if _, err := store.Import(t.Context(), items); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	args := []string{"migrate", "-from", "bolt", "-to", "redis", "-config", onRedis, "-bolt", file}
+	var out, said bytes.Buffer
+	cmd := program(t, args...)
+	cmd.Stdout, cmd.Stderr = &out, &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "some have arrived", func() bool {
+		n, err := server.Say("DBSIZE")
+		return err == nil && n != ":0"
+	})
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 1 || !containsAll(out.String(), "moved  updated") || !containsAll(said.String(), "not everything was moved", "do it again") {
+		t.Errorf("interrupted: exit code %d\n%s%s", code, &out, &said)
+	}
+	var added, there int
+	code, again, why := sessiongate(t, args...)
+	if line := regexp.MustCompile(`live sessions .*`).FindString(again); code != 0 {
+		t.Errorf("again: exit code %d\n%s%s", code, again, why)
+	} else if _, err := fmt.Sscanf(line, "live sessions %d 0 %d 0", &added, &there); err != nil || added+there != sessions || added == 0 || there == 0 {
+		t.Errorf("again: %q, %v, want some of %d moved now and some before", line, err, sessions)
+	}
+	if n, err := server.Say("ZCARD", "sessiongate:{0}:used"); err != nil || n != fmt.Sprint(":", sessions) {
+		t.Errorf("%s sessions in Redis, %v, want %d", n, err, sessions)
 	}
 }
