@@ -156,6 +156,13 @@ func (m *mover) move(slot int64, each time.Duration) {
 	m.t.Helper()
 	from := m.owner(slot)
 	to := (from + 1) % len(m.nodes)
+	m.begin(slot, from, to, each)
+	m.finish(slot, from, to)
+}
+
+// begin moves all keys of a slot, and leaves it on its way.
+func (m *mover) begin(slot int64, from, to int, each time.Duration) {
+	m.t.Helper()
 	n := fmt.Sprint(slot)
 	m.do(to, "CLUSTER", "SETSLOT", n, "IMPORTING", m.ids[from])
 	m.do(from, "CLUSTER", "SETSLOT", n, "MIGRATING", m.ids[to])
@@ -171,6 +178,11 @@ func (m *mover) move(slot int64, each time.Duration) {
 		m.moved()
 		time.Sleep(each)
 	}
+}
+
+func (m *mover) finish(slot int64, from, to int) {
+	m.t.Helper()
+	n := fmt.Sprint(slot)
 	m.do(to, "CLUSTER", "SETSLOT", n, "NODE", m.ids[to])
 	m.do(from, "CLUSTER", "SETSLOT", n, "NODE", m.ids[to])
 }
