@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -41,10 +42,13 @@ func checkOnline(ctx context.Context, cfg *config.Config, w io.Writer) error {
 	} else {
 		c.bolt(string(cfg.Session.Store.Bbolt.Path))
 	}
-	if c.wrong > 0 {
-		return fmt.Errorf("check: %s", count(c.wrong, "thing")+" that the gateway needs is down or wrong")
+	switch c.wrong {
+	case 0:
+		return nil
+	case 1:
+		return errors.New("check: 1 thing that the gateway needs is down or wrong")
 	}
-	return nil
+	return fmt.Errorf("check: %d things that the gateway needs are down or wrong", c.wrong)
 }
 
 // asked is what a provider says to an app's client.

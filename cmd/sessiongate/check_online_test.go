@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -93,8 +95,50 @@ func TestCheckOnlineOfRedis(t *testing.T) {
 		t.Errorf("eviction: exit code %d\n%s%s", code, out, said)
 	}
 	server.Kill()
-	if code, out, said := online(t, w.Gateway.Config()); code != 1 || !containsAll(out, "connection refused; start the server, or correct addresses") {
+	if code, out, said := online(t, w.Gateway.Config()); code != 1 || !containsAll(out, "connection refused; start the server, or correct addresses") || !containsAll(said, "1 thing that the gateway needs is down") {
 		t.Errorf("without the server: exit code %d\n%s%s", code, out, said)
+	}
+}
+
+// Something that is no Redis, or an old one, repeats what it was sent.
+func TestCheckOnlineOfSomethingThatIsNoRedis(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				var command []string
+				for lines, more := bufio.NewScanner(conn), 0; lines.Scan(); {
+					if n, ok := strings.CutPrefix(lines.Text(), "*"); ok {
+						command, more = nil, 2
+						_, _ = fmt.Sscan(n, &more)
+						more *= 2 // each word comes behind its length
+						continue
+					}
+					command = append(command, lines.Text())
+					if more--; more == 0 {
+						_, _ = fmt.Fprintf(conn, "-ERR unknown command `%s`, with args beginning with: `%s`\r\n", command[1], strings.Join(command[2:], "`, `"))
+					}
+				}
+			}()
+		}
+	}()
+	dir, config := site(t, settings{redis: listener.Addr().String()})
+	write(t, filepath.Join(dir, "password"), canary)
+	text := strings.Replace(settings{redis: listener.Addr().String()}.String(), "redis: {", `redis: {password: "${file:password}", `, 1)
+	write(t, config, text)
+	if code, out, said := online(t, config); code != 1 || !containsAll(out, "unknown command", "; use Redis 6.2 or later, or Valkey") ||
+		!containsAll(said, "2 things that the gateway needs are down") {
+		t.Errorf("exit code %d\n%s%s", code, out, said)
 	}
 }
 

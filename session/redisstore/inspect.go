@@ -88,6 +88,8 @@ func (s *Store) remedy(err error) string {
 		return "correct username and password"
 	case strings.Contains(text, "NOPERM"):
 		return "give the user what docs/operations.md lists for it"
+	case strings.Contains(text, "unknown command"):
+		return "use Redis 6.2 or later, or Valkey"
 	case strings.Contains(text, "cluster support disabled"):
 		return "remove cluster: true"
 	case strings.Contains(text, "EOF"), strings.Contains(text, "connection reset"):
