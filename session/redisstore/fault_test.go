@@ -374,7 +374,8 @@ func TestServerThatPauses(t *testing.T) {
 	})
 }
 
-// A server without memory lets nobody in, but everybody out.
+// A server without memory lets nobody in, but everybody out, and those who are in
+// go on: a use that is not known looks like none, and a token has to be refreshed.
 func TestServerWithoutMemory(t *testing.T) {
 	sv := launch(t, "--maxmemory-policy", "noeviction")
 	s := openAt(t, sv)
@@ -383,7 +384,7 @@ func TestServerWithoutMemory(t *testing.T) {
 	tagged := create(t, s, record(tag))
 	idle := record()
 	idle.Used = time.Now().Add(-45 * time.Minute)
-	swept := create(t, s, idle)
+	swept, used := create(t, s, idle), create(t, s, idle)
 	for name, call := range calls(s, random[session.Key](), random[session.Tag]()) { // the scripts are known
 		if err := call(t.Context()); err != nil && !isAnswer(err) {
 			t.Fatalf("%s: %v", name, err)
@@ -394,11 +395,28 @@ func TestServerWithoutMemory(t *testing.T) {
 	key, other := random[session.Key](), random[session.Tag]()
 	wantUnknown(t, "Create", s.Create(t.Context(), key, record(other)))
 	all := calls(s, key, tag)
-	for _, name := range []string{"Mark", "Once", "Acquire", "Touch"} {
-		wantUnknown(t, name, all[name](t.Context()))
+	wantUnknown(t, "Once", all["Once"](t.Context()))
+	barred := random[session.Tag]()
+	m := session.Mark{Reason: session.BackChannel, BeganBefore: time.Now(), Until: time.Now().Add(time.Hour)}
+	if err := s.Mark(t.Context(), barred, m); err != nil {
+		t.Errorf("Mark: %v", err)
 	}
-	_, err := s.Load(t.Context(), key)
-	if err != session.ErrAbsent {
+	if err := s.Touch(t.Context(), []session.Touch{{Key: used, At: time.Now()}}); err != nil {
+		t.Errorf("Touch: %v", err)
+	}
+	lease, err := s.Acquire(t.Context(), key, time.Minute)
+	if err != nil {
+		t.Fatalf("Acquire: %v", err)
+	}
+	soon, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := s.Acquire(soon, key, time.Minute); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Acquire of what is held: %v", err)
+	}
+	if err := errors.Join(s.Renew(t.Context(), lease, time.Minute), s.Release(t.Context(), lease)); err != nil {
+		t.Errorf("Renew and Release: %v", err)
+	}
+	if _, err := s.Load(t.Context(), key); err != session.ErrAbsent {
 		t.Errorf("Load of what was not created: %v", err)
 	}
 	if listed, err := s.Tagged(t.Context(), other, session.Key{}, 10); err != nil || len(listed) > 0 {
@@ -424,6 +442,16 @@ func TestServerWithoutMemory(t *testing.T) {
 		if _, err := s.Load(t.Context(), key); !errors.As(err, &end) {
 			t.Errorf("Load: %v, want that it ended", err)
 		}
+	}
+	if _, err := s.Load(t.Context(), used); err != nil {
+		t.Errorf("Load of a session in use: %v", err)
+	}
+	sv.must(t, "CONFIG", "SET", "maxmemory", "0")
+	rec := record(barred)
+	rec.Began = m.BeganBefore.Add(-time.Second)
+	var end *session.Ended
+	if err := s.Create(t.Context(), random[session.Key](), rec); !errors.As(err, &end) {
+		t.Errorf("Create of what was marked: %v", err)
 	}
 }
 

@@ -118,9 +118,10 @@
 // MOVED, ASK and TRYAGAIN of a Cluster, NOSCRIPT. Reads are repeated once when
 // their connection broke. A write that too few replicas have received may be done.
 //
-// End, EndTagged, Sweep and Replace go through when the server is out of memory,
-// as Redis refuses but the first write of a script: they begin with one that takes
-// none. A logout needs no room, and a rotated token is not lost for want of it.
+// When the server is out of memory only Create, Once and Import do not go through.
+// Redis refuses but the first write of a script, and the others begin with one that
+// takes none. A logout needs no room, a rotated token is not lost for want of it, and
+// nobody who is there counts as idle.
 package redisstore
 
 import (

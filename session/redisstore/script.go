@@ -295,7 +295,8 @@ return answer
 `))
 
 // markScript: KEYS[1] is the mark's, KEYS[2] the directory's, if there is one.
-// ARGV: began before, reason, time to live. It returns the places.
+// ARGV: began before, reason, time to live. It returns the places. The first write
+// takes no memory.
 var markScript = newScript(`
 local before, reason, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local former = redis.call('GET', KEYS[1])
@@ -305,6 +306,7 @@ if former then
   end
   ttl = math.max(ttl, redis.call('PTTL', KEYS[1]))
 end
+redis.call('PEXPIRE', KEYS[1], ttl)
 redis.call('SET', KEYS[1], before .. reason, 'PX', ttl)
 local answer = {'done'}
 if KEYS[2] then
@@ -323,11 +325,22 @@ keep(KEYS[2], tonumber(ARGV[3]))
 return {'done'}
 `)
 
+// touchScript: KEYS[1] is the set of uses. ARGV: score and id of each. It adds no
+// session, and moves none's use back. The first write takes no memory.
+var touchScript = newScript(`
+redis.call('ZREM', KEYS[1], '')
+redis.call('ZADD', KEYS[1], 'XX', 'GT', unpack(ARGV))
+return {'done'}
+`)
+
 // acquireScript: KEYS[1] is the lease's. ARGV: token, time to live. It returns how
-// long somebody else has it.
+// long somebody else has it. The first write takes no memory.
 var acquireScript = newScript(`
-if redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2], 'NX') then return {'done', 0} end
-return {'done', math.max(1, redis.call('PTTL', KEYS[1]))}
+local left = redis.call('PTTL', KEYS[1])
+if left ~= -2 then return {'done', math.max(1, left)} end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return {'done', 0}
 `)
 
 var renewScript = newScript(`

@@ -175,22 +175,19 @@ func (s *Store) Touch(ctx context.Context, touches []session.Touch) error {
 		return err
 	}
 	for _, a := range answers {
-		if err := a.Error(); err != nil {
-			return unknown("touch", err)
+		if _, err := verdict("touch", a); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// touch is a command that adds no session, and moves none's use back.
 func touch(set string, batch []session.Touch) command {
-	args := []string{"XX", "GT"}
+	var args []string
 	for _, t := range batch {
 		args = append(args, score(t.At), string(t.Key[:]))
 	}
-	return func(b rueidis.Builder, _ bool) rueidis.Completed {
-		return b.Arbitrary("ZADD").Keys(set).Args(args...).Build()
-	}
+	return touchScript.call([]string{set}, args...)
 }
 
 // Once claims a key until a time.
