@@ -143,6 +143,15 @@ type gateway struct {
 // start serves a configuration and waits until it is ready.
 func start(t *testing.T, config string) *gateway {
 	t.Helper()
+	g := launch(t, config)
+	ready := g.await("ready")
+	g.public, g.admin = ready["listen"].(string), ready["admin"].(string)
+	return g
+}
+
+// launch is start without waiting.
+func launch(t *testing.T, config string) *gateway {
+	t.Helper()
 	g := &gateway{t: t, cmd: program(t, "serve", "-config", config), ended: make(chan struct{}), client: &http.Client{Transport: &http.Transport{}}}
 	logs, err := g.cmd.StderrPipe()
 	if err != nil {
@@ -159,8 +168,6 @@ func start(t *testing.T, config string) *gateway {
 			t.Errorf("the log holds a secret:\n%s", out)
 		}
 	})
-	ready := g.await("ready")
-	g.public, g.admin = ready["listen"].(string), ready["admin"].(string)
 	return g
 }
 

@@ -29,7 +29,6 @@ type reloader struct {
 
 // run reloads until ctx ends.
 func (r *reloader) run(ctx context.Context) {
-	r.seen.add(r.server.current.Load().cfg.Files)
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {

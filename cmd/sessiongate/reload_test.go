@@ -1,12 +1,15 @@
 package main
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"sessiongate/session/boltstore"
 )
 
 func TestAChangedConfigurationIsPutInForce(t *testing.T) {
@@ -100,6 +103,32 @@ func TestASwappedSecretIsSeenWithoutASignal(t *testing.T) {
 	}
 	link(t, "..2", filepath.Join(mount, "..data.new"))
 	if err := os.Rename(filepath.Join(mount, "..data.new"), filepath.Join(mount, "..data")); err != nil {
+		t.Fatal(err)
+	}
+	g.await("config_reloaded")
+}
+
+// The start may take long, by the check of a large store: what changes meanwhile
+// is seen then.
+func TestASecretThatChangesDuringTheStartIsSeen(t *testing.T) {
+	t.Parallel()
+	admin := freeAddress(t)
+	dir, config := site(t, settings{admin: admin, keys: []string{"${file:key}"}})
+	write(t, filepath.Join(dir, "key"), testKey)
+	busy, err := boltstore.Open(filepath.Join(dir, "sessions.db"), boltstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := launch(t, config)
+	eventually(t, "the gateway has read its files", func() bool {
+		conn, err := net.Dial("tcp", admin)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	write(t, filepath.Join(dir, "key"), secondKey)
+	if err := busy.Close(); err != nil { // which the gateway waits for
 		t.Fatal(err)
 	}
 	g.await("config_reloaded")

@@ -31,6 +31,7 @@ func serve(ctx context.Context, args []string, _, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	seen.add(cfg.Files)
 	level := new(slog.LevelVar)
 	s, err := newServer(cfg, newLogger(stderr, cfg.Log, level))
 	if err != nil {
