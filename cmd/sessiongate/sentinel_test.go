@@ -52,7 +52,8 @@ func TestMigrateAndCheckOnlineFindTheServerBySentinels(t *testing.T) {
 	const server, sentinel = "canary-of-the-server", "canary-of-the-sentinel"
 	master := gatewaytest.NewRedis(t)
 	tellRedis(t, master.Address(), "CONFIG SET requirepass "+server)
-	s := gatewaytest.NewSentinel(t, "shop", master, "sentinel auth-pass shop "+server, sentinelUser(t, sentinel), "user default off", "user auditor on nopass +acl|log")
+	s := gatewaytest.NewSentinel(t, "shop", master, "sentinel auth-pass shop "+server, sentinelUser(t, sentinel), "user default off", "user auditor on nopass +acl|log",
+		"sentinel monitor far 192.0.2.1 6379 1") // RFC 5737: nobody is there
 	file := filepath.Join(t.TempDir(), "password")
 	write(t, file, sentinel+"\n")
 	store := func(name, username, password string) map[string]any {
@@ -84,6 +85,7 @@ func TestMigrateAndCheckOnlineFindTheServerBySentinels(t *testing.T) {
 		{"another password", store("shop", "gateway", "canary-wrong"), "WRONGPASS", "; correct username and password, or sentinel.username and sentinel.password"},
 		{"another user", store("shop", "nobody", sentinel), "WRONGPASS", "; correct username and password, or sentinel.username and sentinel.password"},
 		{"no password", store("shop", "", ""), "NOAUTH", "; correct username and password, or sentinel.username and sentinel.password"},
+		{"a master on another machine, without TLS", store("far", "gateway", sentinel), "192.0.2.1:6379: plain TCP to other than a loopback address", "; set tls, or insecure_plaintext"},
 		{"a master that it does not know", store("other", "gateway", sentinel), "No such master", "; correct sentinel.master"},
 	} {
 		setStore(t, w.Gateway, row.store)

@@ -79,6 +79,8 @@ func (s *Store) remedy(err error) string {
 		return "name in tls.ca the CA that signed the server's certificate, which has to be for the host in addresses"
 	case errors.As(err, &record), s.opts.TLS != nil && errors.Is(err, errSilent): // it waits for more
 		return "start the server; if it speaks no TLS at this port, use its tls-port, or remove tls"
+	case strings.Contains(text, errPlaintext.Error()):
+		return "set tls, or insecure_plaintext: true where the network itself is encrypted"
 	case strings.Contains(text, "No such master"):
 		return "correct sentinel.master: the Sentinels watch no master set of that name"
 	case strings.Contains(text, "WRONGPASS"), strings.Contains(text, "NOAUTH"):
