@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"sessiongate/e2e/gatewaytest"
 )
 
 func TestUsageAndExitCodes(t *testing.T) {
@@ -14,7 +16,7 @@ func TestUsageAndExitCodes(t *testing.T) {
 	_, good := site(t, settings{})
 	_, unknown := site(t, settings{more: "    rutes: []"})
 	_, weak := site(t, settings{keys: []string{strings.Repeat("Y2FuYXJ5", 6)}}) // canary, six times
-	_, tokenOnly := site(t, settings{token: adminToken, admin: freeAddress(t)})
+	_, tokenOnly := site(t, settings{token: adminToken, admin: gatewaytest.FreeAddress(t)})
 	_, socketOnly := site(t, settings{socket: filepath.Join(shortDir(t), "s")})
 	_, keyless := site(t, settings{keys: []string{"${file:absent}"}})
 	_, unbuilt := site(t, settings{routes: "- {path: /, static: {dir: absent}, auth: none}"})
@@ -88,7 +90,7 @@ func TestKeygenMakesKeysThatAreAccepted(t *testing.T) {
 // OP-07: without the provider it starts, serves files and is ready.
 func TestServeStartsWithoutTheProviderAndEndsCleanly(t *testing.T) {
 	t.Parallel()
-	dir, config := site(t, settings{admin: freeAddress(t)})
+	dir, config := site(t, settings{admin: gatewaytest.FreeAddress(t)})
 	g := start(t, config)
 	if status, body := g.get("/some/page"); status != 404 {
 		t.Errorf("a path that is no file, from a script: %d %s", status, body)

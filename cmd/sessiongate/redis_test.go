@@ -328,7 +328,7 @@ func TestTheCAOfRedisChangesWithItsFile(t *testing.T) {
 	first, second := newAuthority(t), newAuthority(t)
 	first.issue(cert, key)
 	write(t, ca, first.PEM())
-	secure := freeAddress(t)
+	secure := gatewaytest.FreeAddress(t)
 	_, port, _ := net.SplitHostPort(secure)
 	server := gatewaytest.NewRedis(t, "--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", ca, "--tls-auth-clients", "no")
 	w := redisWorld(t, 1, server.Store(map[string]any{"addresses": []string{secure}, "tls": map[string]any{"ca": ca}}))

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"sessiongate/e2e/gatewaytest"
 	"sessiongate/session/boltstore"
 )
 
@@ -112,7 +113,7 @@ func TestASwappedSecretIsSeenWithoutASignal(t *testing.T) {
 // is seen then.
 func TestASecretThatChangesDuringTheStartIsSeen(t *testing.T) {
 	t.Parallel()
-	admin := freeAddress(t)
+	admin := gatewaytest.FreeAddress(t)
 	dir, config := site(t, settings{admin: admin, keys: []string{"${file:key}"}})
 	write(t, filepath.Join(dir, "key"), testKey)
 	busy, err := boltstore.Open(filepath.Join(dir, "sessions.db"), boltstore.Options{})

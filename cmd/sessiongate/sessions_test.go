@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -17,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"sessiongate/e2e/gatewaytest"
 	"sessiongate/internal/devprovider"
 )
 
@@ -35,7 +35,7 @@ func openShop(t *testing.T, s settings) *shop {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.listen = freeAddress(t)
+	s.listen = gatewaytest.FreeAddress(t)
 	s.routes = fmt.Sprintf("- {path: /api/, upstream: %q}\n      - {path: /secret/, upstream: %[1]q, end_with_session: true}", api.URL)
 	_, port, _ := net.SplitHostPort(s.listen)
 	origin, issuer := "http://localhost:"+port, "http://"+listener.Addr().String()
@@ -155,7 +155,7 @@ func TestSessionsAreListedAndRevokedFromTheCommandLine(t *testing.T) {
 	t.Parallel()
 	for name, s := range map[string]settings{
 		"by the socket": {socket: filepath.Join(shortDir(t), "admin.sock")},
-		"by the token":  {token: adminToken, admin: freeAddress(t)},
+		"by the token":  {token: adminToken, admin: gatewaytest.FreeAddress(t)},
 		// The socket needs nothing that may have changed, so it goes first.
 		"by both": {token: adminToken, socket: filepath.Join(shortDir(t), "admin.sock")},
 	} {
@@ -213,7 +213,7 @@ func TestSessionsAreListedAndRevokedFromTheCommandLine(t *testing.T) {
 
 func TestAReloadChangesTheAdminToken(t *testing.T) {
 	t.Parallel()
-	s := settings{admin: freeAddress(t)}
+	s := settings{admin: gatewaytest.FreeAddress(t)}
 	g := openShop(t, s)
 	g.login("ada", "Desk/1.0")
 	list := func(wantCode int, want string) {
@@ -319,92 +319,5 @@ func TestTheTableOfSessionsIsHarmless(t *testing.T) {
 	printSessions(&out, []listedSession{{ID: "x", Sub: "a\x1b[2Jb\tc\nd", UserAgent: "\x00\u202e\u200b\xff", Address: ""}})
 	if got := strings.Split(out.String(), "\n")[1]; got != "x   -    a\ufffd[2Jb\ufffdc\ufffdd  0001-01-01 00:00:00Z  0001-01-01 00:00:00Z  -        \ufffd\ufffd\ufffd\ufffd" {
 		t.Errorf("%q", got)
-	}
-}
-
-// What an operator ends is over for what is open, too (issue: all take effect on
-// open streams). Downloads go on unless the route says otherwise.
-func TestStreamsEndWhenAnOperatorEndsTheirSession(t *testing.T) {
-	t.Parallel()
-	g := openShop(t, settings{socket: filepath.Join(shortDir(t), "s")})
-	ada, bob := g.login("ada", "Ada/1.0"), g.login("bob", "Bob/1.0")
-	stream, file, secret := ada.open("/api/stream"), ada.open("/api/file"), ada.open("/secret/file")
-	others := bob.open("/secret/file")
-	if code, stdout, stderr := sessiongate(t, "sessions", "revoke", "-config", g.config, g.listed()["Ada/1.0"]); code != 0 {
-		t.Fatalf("exit code %d\n%s%s", code, stdout, stderr)
-	}
-	for name, l := range map[string]*longAnswer{"the event stream": stream, "the download that ends with its session": secret} {
-		if rest := l.rest(); strings.Contains(rest, "end") {
-			t.Errorf("%s went on: %q", name, rest)
-		}
-	}
-	for name, l := range map[string]*longAnswer{"the download": file, "the download of somebody else": others} {
-		l.finish()
-		if rest := l.rest(); rest != "end\n" {
-			t.Errorf("%s: %q, want its end", name, rest)
-		}
-	}
-}
-
-// longAnswer is an answer under way.
-type longAnswer struct {
-	t    *testing.T
-	body *bufio.Reader
-	end  io.Closer
-}
-
-func (v *visitor) open(path string) *longAnswer {
-	v.shop.t.Helper()
-	body, end := io.Pipe()
-	req, err := http.NewRequestWithContext(v.shop.t.Context(), "POST", v.shop.origin+path, body)
-	if err != nil {
-		v.shop.t.Fatal(err)
-	}
-	req.Header.Set("X-CSRF", "1")
-	req.Header.Set("Content-Type", "text/plain")
-	res, err := v.client.Do(req)
-	if err != nil {
-		v.shop.t.Fatal(err)
-	}
-	v.shop.t.Cleanup(func() { end.Close(); res.Body.Close() })
-	l := &longAnswer{v.shop.t, bufio.NewReader(res.Body), end}
-	if line, err := l.body.ReadString('\n'); err != nil || line != "begin\n" {
-		v.shop.t.Fatalf("%s: %d %q, %v", path, res.StatusCode, line, err)
-	}
-	return l
-}
-
-func (l *longAnswer) finish() { l.end.Close() }
-
-// rest is what comes until the answer ends or breaks off.
-func (l *longAnswer) rest() string {
-	text, _ := io.ReadAll(l.body)
-	return string(text)
-}
-
-// OP-11: tabs that listen for events keep no gateway from stopping.
-func TestListeningTabsEndAtTheShutdown(t *testing.T) {
-	t.Parallel()
-	g := openShop(t, settings{})
-	v := g.login("ada", "Tab/1.0")
-	req, err := http.NewRequestWithContext(t.Context(), "GET", g.origin+"/bff/events", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Sec-Fetch-Site", "same-origin")
-	res, err := v.client.Do(req)
-	if err != nil || res.StatusCode != 200 || res.Header.Get("Content-Type") != "text/event-stream" {
-		t.Fatalf("events: %v, %v", res, err)
-	}
-	defer res.Body.Close()
-	if n := g.metric(fmt.Sprintf("sessiongate_streams_open{app=%q,kind=\"events\"}", g.origin)); n != "1" {
-		t.Errorf("streams_open of events: %q", n)
-	}
-	began := time.Now()
-	if code := g.stop(); code != 0 || time.Since(began) > 3*time.Second {
-		t.Errorf("exit code %d after %v\n%s", code, time.Since(began), g.output())
-	}
-	if text, err := io.ReadAll(res.Body); err != nil || strings.Contains(string(text), "session.ended") {
-		t.Errorf("the events broke off, or told an end: %q, %v", text, err)
 	}
 }
