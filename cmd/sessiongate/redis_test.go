@@ -144,42 +144,6 @@ func TestAGatewayWorksAsFarAsItCanWithoutItsRedis(t *testing.T) {
 	awaitCall(t, b, http.StatusOK)
 }
 
-// Probes come all the time, and a disk is not to fill up by them.
-func TestAnOutageOfTheStoreIsOneLineHoweverManyProbes(t *testing.T) {
-	t.Parallel()
-	server := gatewaytest.NewRedis(t)
-	w := redisWorld(t, 1, server.Store(nil))
-	w.Start()
-	logged := func(event, message string) (n int) {
-		for _, line := range w.Gateway.Logged(event) {
-			if line["msg"] == message {
-				n++
-			}
-		}
-		return n
-	}
-	for outage := range 2 {
-		server.Kill()
-		eventually(t, "it is not ready", func() bool { return !w.Gateway.Ready() })
-		for range 5 {
-			if w.Gateway.Ready() {
-				t.Error("ready without a store")
-			}
-		}
-		server.Start()
-		eventually(t, "it is ready", w.Gateway.Ready)
-		for range 5 {
-			w.Gateway.Ready()
-		}
-		if n := logged("store_unavailable", "the store does not answer"); n != outage+1 {
-			t.Errorf("%d lines of %d outages", n, outage+1)
-		}
-		if n := logged("store_available", "the store answers again"); n != outage+1 {
-			t.Errorf("%d lines of the ends of %d outages", n, outage+1)
-		}
-	}
-}
-
 // A password changes at the server first; what is connected stays, and new
 // connections log in when the file is changed, too.
 func TestAPasswordOfRedisChangesWithItsFile(t *testing.T) {

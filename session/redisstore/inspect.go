@@ -49,7 +49,7 @@ func (i *inspection) wrong(what, fix string)  { i.all = append(i.all, Finding{Wr
 // their settings keep. It writes one key, which lasts for a second.
 func (s *Store) Inspect(ctx context.Context) []Finding {
 	i := &inspection{s: s}
-	if err := s.Ping(ctx); err != nil {
+	if err := s.reach(ctx); err != nil {
 		i.wrong(err.Error(), s.remedy(err))
 		return i.all
 	}

@@ -199,9 +199,19 @@ func (s *Store) Count(ctx context.Context) (int, error) {
 	return int(n), nil
 }
 
-// Ping tells whether the store can be reached; of a Cluster, whether all of it
-// can.
+// Ping tells whether the store can be reached, and would write: a replica does not,
+// nor does a master that was cut off from its replicas. Of a Cluster it tells
+// whether all of it can be reached.
 func (s *Store) Ping(ctx context.Context) error {
+	if !s.opts.Cluster {
+		probe := s.layout.in(0).base + "probe"
+		return s.tell(ctx, "ping", func(b rueidis.Builder, _ bool) rueidis.Completed { return b.Del().Key(probe).Build() })
+	}
+	return s.reach(ctx)
+}
+
+// reach tells whether the store can be reached.
+func (s *Store) reach(ctx context.Context) error {
 	if !s.opts.Cluster {
 		return s.tell(ctx, "ping", func(b rueidis.Builder, _ bool) rueidis.Completed { return b.Ping().Build() })
 	}
