@@ -112,12 +112,20 @@ local function began(head) return string.sub(head, 22, 41) end
 local function length(head) return tonumber(string.sub(head, 42, 51)) end
 local function binding(head) return string.sub(head, 56, 87) end
 `)
-	// burial ends sessions. A session of an index whose record is not there, though
-	// it counts as live, is one that is on its way from another node: not over.
-	burial = strings.NewReplacer("$FIXED", fmt.Sprint(fixed), "$SLACK", millis(sweepSlack)).Replace(`
-local function astray(id, gone)
-  return gone.err or gone[1] == 'absent' and redis.pcall('ZSCORE', KEYS[1], id)
+	// burial ends sessions. A session of an index whose record is not there, and
+	// cannot have expired, is one that is on its way from another node: not over.
+	burial = strings.NewReplacer("$FIXED", fmt.Sprint(fixed), "$SLACK", millis(sweepSlack),
+		"$LAST", micros(session.TombstoneGrace+sweepSlack)).Replace(`
+local function micros()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
+local function moving(id)
+  local expires = redis.pcall('ZSCORE', KEYS[3], id)
+  if type(expires) ~= 'string' then return expires end
+  return tonumber(expires) + $LAST > micros()
+end
+local function astray(id, gone) return gone.err or gone[1] == 'absent' and moving(id) end
 local function unlist(id)
   for i = 1, 3 do redis.pcall('ZREM', KEYS[i], id) end
 end
@@ -215,12 +223,12 @@ if #ids == tonumber(ARGV[4]) then answer[2] = ids[#ids] end
 return answer
 `)
 
-// taggedScript: KEYS[1] is the set of uses, KEYS[2] the tag's. ARGV: base, begin
-// of the range, how many. It returns id, use and record but for its data of each.
+// taggedScript: KEYS[4] is the tag's set. ARGV: base, begin of the range, how
+// many. It returns id, use and record but for its data of each.
 var taggedScript = newScript(reading + burial + `
 local answer, want, from = {'done'}, tonumber(ARGV[3]), ARGV[2]
 while want > 0 do
-  local ids = redis.call('ZRANGEBYLEX', KEYS[2], from, '+', 'LIMIT', 0, want)
+  local ids = redis.call('ZRANGEBYLEX', KEYS[4], from, '+', 'LIMIT', 0, want)
   if #ids == 0 then break end
   for _, id in ipairs(ids) do
     local key = ARGV[1] .. 'session:' .. id
@@ -228,7 +236,7 @@ while want > 0 do
     local gone = state(head)
     if gone and astray(id, gone) then return redis.error_reply('ERR a record that cannot be read') end
     if gone then
-      redis.call('ZREM', KEYS[2], id)
+      redis.call('ZREM', KEYS[4], id)
     else
       answer[#answer + 1] = id
       answer[#answer + 1] = redis.call('ZSCORE', KEYS[1], id) or '0'
@@ -247,18 +255,11 @@ return answer
 // binding and reason of each it ended. The earlier of the caller's clock and the
 // server's counts.
 //
-// A record that is not there leaves the sets only if it can have expired: else it
-// is on its way from another node, and will be swept there.
-var sweepScript = newScript(reading + burial + strings.NewReplacer("$LAST", micros(session.TombstoneGrace+sweepSlack)).Replace(`
+// A record that is on its way from another node does not leave the sets, and will be
+// swept there.
+var sweepScript = newScript(reading + burial + `
 local left, answer = tonumber(ARGV[2]), {'done', '', 0}
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local function moving(id, head, gone)
-  if type(head) == 'table' then return true end
-  if not gone or gone[1] ~= 'absent' then return false end
-  local expires = redis.pcall('ZSCORE', KEYS[3], id)
-  return type(expires) == 'string' and tonumber(expires) + $LAST > now
-end
+local now = micros()
 for i = 3, #ARGV, 4 do
   local fast = math.max(0, tonumber(ARGV[i + 2]) - now)
   local bound = string.format('%.0f', tonumber(ARGV[i + 1]) - fast)
@@ -270,7 +271,7 @@ for i = 3, #ARGV, 4 do
       local key = ARGV[1] .. 'session:' .. id
       local head = head(key)
       local gone = state(head)
-      if moving(id, head, gone) then
+      if type(head) == 'table' or gone and gone[1] == 'absent' and moving(id) then
         answer[3] = answer[3] + 1
         passed = passed + 1
       elseif gone then
@@ -292,7 +293,7 @@ for i = 3, #ARGV, 4 do
   end
 end
 return answer
-`))
+`)
 
 // markScript: KEYS[1] is the mark's, KEYS[2] the directory's, if there is one.
 // ARGV: began before, reason, time to live. It returns the places. The first write

@@ -300,7 +300,7 @@ func (s *Store) page(ctx context.Context, tag session.Tag, after session.Key, li
 	cmds := make([]command, len(places))
 	for i, n := range places {
 		p := s.layout.in(n)
-		cmds[i] = taggedScript.call([]string{p.used, p.tag(tag)}, p.base, follows(after), strconv.Itoa(limit))
+		cmds[i] = taggedScript.call([]string{p.used, p.created, p.expires, p.tag(tag)}, p.base, follows(after), strconv.Itoa(limit))
 	}
 	answers, err := s.read(ctx, "tagged", cmds)
 	if err != nil {
