@@ -107,7 +107,7 @@ func (s *Store) take(ctx context.Context, l session.Lease, ttl time.Duration) (t
 		case <-ctx.Done():
 		}
 		if useless && a.held == 0 {
-			s.exchange(context.WithoutCancel(ctx), "release", s.plain([]command{s.release(l)}))
+			s.giveBack(context.WithoutCancel(ctx), l)
 		}
 	}()
 	select {
@@ -115,6 +115,16 @@ func (s *Store) take(ctx context.Context, l session.Lease, ttl time.Duration) (t
 		return a.held, a.err
 	case <-ctx.Done():
 		return 0, unknown("acquire", over(ctx))
+	}
+}
+
+// giveBack is Release for a call that was admitted.
+func (s *Store) giveBack(ctx context.Context, l session.Lease) {
+	for range 2 {
+		answers, err := s.exchange(ctx, "release", s.plain([]command{s.release(l)}))
+		if err != nil || !broken(answers) || !pause(ctx, repeat) {
+			return
+		}
 	}
 }
 
@@ -140,22 +150,25 @@ func (s *Store) attempt(ctx context.Context, l session.Lease, ttl time.Duration)
 
 // Renew makes a held lease last ttl from now.
 func (s *Store) Renew(ctx context.Context, l session.Lease, ttl time.Duration) error {
-	return s.runLease(ctx, "renew", renewScript.call([]string{s.layout.of(l.Key).lease(l.Key)}, l.Token, millis(ttl)))
-}
-
-// Release gives a lease back, even if ctx is over: the others need it.
-func (s *Store) Release(ctx context.Context, l session.Lease) error {
-	return s.runLease(context.WithoutCancel(ctx), "release", s.release(l))
-}
-
-// runLease runs a script that nobody waits for replicas of: a failover may end a
-// lease.
-func (s *Store) runLease(ctx context.Context, op string, cmd command) error {
-	answers, err := s.ask(ctx, op, []command{cmd})
+	// Nobody waits for replicas: a failover may end a lease.
+	answers, err := s.ask(ctx, "renew", []command{
+		renewScript.call([]string{s.layout.of(l.Key).lease(l.Key)}, l.Token, millis(ttl)),
+	})
 	if err != nil {
 		return err
 	}
-	_, err = verdict(op, answers[0])
+	_, err = verdict("renew", answers[0])
+	return err
+}
+
+// Release gives a lease back, even if ctx is over: the others need it. So it is
+// sent once more where the connection broke; nobody else's has its token.
+func (s *Store) Release(ctx context.Context, l session.Lease) error {
+	answers, err := s.read(context.WithoutCancel(ctx), "release", []command{s.release(l)})
+	if err != nil {
+		return err
+	}
+	_, err = verdict("release", answers[0])
 	return err
 }
 

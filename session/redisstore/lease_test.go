@@ -1,11 +1,16 @@
 package redisstore
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
+	"io"
+	"net"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -148,8 +153,9 @@ func TestLeaseThatIsReleasedWhileTheConnectionIsLost(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), patient)
 		defer cancel()
 		_, err := s.Acquire(ctx, key, time.Minute)
-		// Woken, it may ask by the other connection that is lost, before anybody knows that.
-		if err != nil && ctx.Err() == nil {
+		// Woken, it may ask by the other connection that is lost, before anybody knows
+		// that, and again while it is made anew.
+		for err != nil && ctx.Err() == nil {
 			_, err = s.Acquire(ctx, key, time.Minute)
 		}
 		done <- err
@@ -174,5 +180,66 @@ func TestLeaseThatIsReleasedWhileTheConnectionIsLost(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Errorf("Acquire: %v", err)
+	}
+}
+
+// lostConn loses the answer to the first attempt to take a lease, and then the
+// first one to give it back.
+type lostConn struct {
+	net.Conn
+	lose *atomic.Int32 // how much of it was lost
+	gone atomic.Bool   // what comes is not heard any more
+}
+
+func (c *lostConn) Write(b []byte) (int, error) {
+	switch {
+	case bytes.Contains(b, []byte(acquireScript.hash)) && c.lose.CompareAndSwap(0, 1):
+		c.gone.Store(true)
+	case bytes.Contains(b, []byte(releaseScript.hash)) && c.lose.CompareAndSwap(1, 2):
+		return 0, io.EOF
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *lostConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if c.gone.Load() {
+		return 0, io.EOF // it was carried out
+	}
+	return n, err
+}
+
+// A server that is restarted breaks connections one after the other. Nobody waits
+// then for a lease that nobody has.
+func TestLeaseWhoseAnswerWasLostIsGivenBack(t *testing.T) {
+	var lose atomic.Int32
+	prefix := rand.Text() + ":"
+	s := openWith(t, Options{
+		Addresses: []string{shared.addr()}, Prefix: prefix, Liveness: time.Hour,
+		wrap: func(conn net.Conn) net.Conn { return &lostConn{Conn: conn, lose: &lose} },
+	})
+	other := openWith(t, Options{Addresses: []string{shared.addr()}, Prefix: prefix})
+	key := random[session.Key]()
+	for _, s := range []*Store{s, other} { // the scripts are known
+		lose.Store(-1)
+		lease, err := s.Acquire(t.Context(), key, time.Minute)
+		if err := errors.Join(err, s.Release(t.Context(), lease)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lose.Store(0)
+	_, err := s.Acquire(t.Context(), key, time.Hour)
+	wantUnknown(t, "Acquire", err)
+	soon, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	lease, err := other.Acquire(soon, key, time.Minute)
+	if err != nil {
+		t.Fatalf("Acquire of what nobody has: %v", err)
+	}
+	if lose.Load() != 2 {
+		t.Errorf("lost %d answers, want 2", lose.Load())
+	}
+	if err := other.Release(t.Context(), lease); err != nil {
+		t.Error(err)
 	}
 }

@@ -116,7 +116,8 @@
 // OOM, CLUSTERDOWN), and no answer at all, is an error of the third kind. A write
 // is sent once. It is sent again only after an answer that says it was not done:
 // MOVED, ASK and TRYAGAIN of a Cluster, NOSCRIPT. Reads are repeated once when
-// their connection broke. A write that too few replicas have received may be done.
+// their connection broke, and so is the giving back of a lease. A write that too few
+// replicas have received may be done.
 //
 // When the server is out of memory only Create, Once and Import do not go through.
 // Redis refuses but the first write of a script, and the others begin with one that
