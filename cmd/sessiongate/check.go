@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -24,9 +23,6 @@ func check(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := checkParts(cfg); err != nil {
-		return err
-	}
 	for _, w := range cfg.Warnings() {
 		fmt.Fprintf(stdout, "warning: %v\n", w)
 	}
@@ -40,16 +36,27 @@ func check(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return nil
 }
 
-// checkParts lets the packages that will use the configuration have a look, as
-// far as that needs no store and no network.
+// noStore is there for what only needs to have one.
+type noStore struct{ session.Store }
+
+func (noStore) Sweep(context.Context, session.Limits) ([]session.Ending, error) { return nil, nil }
+
+// checkParts builds what serve builds, as far as that needs no store and no network:
+// the packages that will use the configuration may want more of it than config
+// knows.
 func checkParts(cfg *config.Config) error {
-	_, err := session.ParseKeys(reveal(cfg.Session.Keys))
-	errs := []error{err}
-	for _, app := range cfg.Apps {
-		_, err := newClient(app, slog.New(slog.DiscardHandler))
-		errs = append(errs, err)
+	s := &server{log: slog.New(slog.DiscardHandler), metrics: newMetrics(), store: noStore{}}
+	s.streams, s.endStreams = context.WithCancel(context.Background())
+	defer s.endStreams()
+	if err := s.startSessions(cfg); err != nil {
+		return err
 	}
-	return errors.Join(errs...)
+	defer s.manager.Close(context.Background())
+	e, err := s.build(cfg, func() {})
+	if err != nil {
+		return cfg.Problem("apps", "cannot be served: "+err.Error(), "correct it")
+	}
+	return e.close(context.Background())
 }
 
 // summarise prints what an app does with requests, in the order of the file.

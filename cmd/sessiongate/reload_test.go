@@ -40,6 +40,7 @@ func TestABadConfigurationIsRefusedAndTheFormerGoesOn(t *testing.T) {
 		{"unknown key", settings{more: "    rutes: []"}.String(), "unknown key"},
 		{"no YAML", "apps: [", "not YAML"},
 		{"no app built", settings{routes: "- {path: /, static: {dir: absent}, auth: none}"}.String(), "static.dir"},
+		{"an upstream that no path can be put behind", settings{routes: `- {path: /, upstream: "http://127.0.0.1:1/a/../b"}`}.String(), "cannot be served"},
 		{"another listener", settings{listen: "127.0.0.1:1"}.String(), "needs a restart"},
 		{"another admin socket", settings{socket: "other.sock"}.String(), "needs a restart"},
 		{"another number of HTTP/2 streams", settings{more: "limits: {h2_streams: 7}"}.String(), "needs a restart"},

@@ -70,7 +70,7 @@ func loadComplete(path string) (*config.Config, error) {
 	if absent := cfg.Absent(); len(absent) > 0 {
 		return cfg, absent
 	}
-	return cfg, nil
+	return cfg, checkParts(cfg)
 }
 
 // serveConfig runs a gateway by a configuration that does not change, until ctx

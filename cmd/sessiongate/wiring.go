@@ -32,23 +32,36 @@ type edition struct {
 	work sync.WaitGroup     // background fetches of the providers' metadata
 }
 
-// newEdition builds what a configuration describes. Sessions are shared with the
-// edition in force: only after it is built for good they change, by adopt.
+// newEdition builds what a configuration describes, and has the clients fetch what
+// their providers say.
 func (s *server) newEdition(cfg *config.Config) (*edition, error) {
 	ctx, stop := context.WithCancel(context.Background())
+	e, err := s.build(cfg, stop)
+	if err != nil {
+		return nil, err
+	}
+	for _, client := range e.clients {
+		e.work.Go(func() { client.Run(ctx) })
+	}
+	return e, nil
+}
+
+// build makes an edition that does nothing yet. Sessions are shared with the edition
+// in force: only after it is built for good they change, by adopt.
+func (s *server) build(cfg *config.Config, stop context.CancelFunc) (*edition, error) {
 	e := &edition{cfg: cfg, stop: stop, byHost: make(map[string]*tls.Certificate), fallback: cfg.TLS.Certificate}
 	gateway := proxy.Config{TrustedProxies: cfg.TrustedProxies, AccessLog: cfg.Log.Access, Log: s.log, Metrics: s.proxyMetrics, Streams: s.streams, Limits: proxyLimits(cfg.Limits), Covers: e.covers}
 	for _, app := range cfg.Apps {
 		client, err := newClient(app, s.log)
 		if err != nil {
-			return nil, errors.Join(err, e.close(ctx))
+			return nil, errors.Join(err, e.close(context.Background()))
 		}
 		e.clients = append(e.clients, client)
 	}
 	for i, app := range cfg.Apps {
 		sessions, err := s.manager.NewApp(sessionConfig(cfg, app, e.clients[i]))
 		if err != nil {
-			return nil, errors.Join(err, e.close(ctx))
+			return nil, errors.Join(err, e.close(context.Background()))
 		}
 		logins := oidc.NewEndpoints(e.clients[i], sessions, oidc.Options{
 			ClientAddress: proxy.ClientAddress, Metrics: s.loginMetrics, LoginsPerMinute: cfg.Limits.LoginPerMinute, Log: s.log,
@@ -59,10 +72,7 @@ func (s *server) newEdition(cfg *config.Config) (*edition, error) {
 	}
 	var err error
 	if e.handler, err = proxy.New(gateway); err != nil {
-		return nil, errors.Join(err, e.close(ctx))
-	}
-	for _, client := range e.clients {
-		e.work.Go(func() { client.Run(ctx) })
+		return nil, errors.Join(err, e.close(context.Background()))
 	}
 	return e, nil
 }

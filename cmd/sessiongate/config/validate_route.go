@@ -77,6 +77,10 @@ func (c *Config) validateUpstream(key string, r *Route) {
 	u := r.Upstream
 	const fix = "write http(s)://host[:port][/base], h2c://host[:port][/base] or unix:///path"
 	switch {
+	case u.User != nil:
+		c.report(key+".upstream", "holds a user name or password", "remove it; headers.set can carry a fixed credential")
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		c.report(key+".upstream", "has a query or a fragment", fix)
 	case u.Scheme == "unix":
 		if u.Host != "" || u.Path == "" || u.Path[0] != '/' {
 			c.report(key+".upstream", "does not name a socket by its absolute path", "write unix:///run/api.sock, with three slashes")
@@ -88,14 +92,10 @@ func (c *Config) validateUpstream(key string, r *Route) {
 		c.report(key+".upstream", "has a scheme that is not supported", fix)
 	case u.Hostname() == "":
 		c.report(key+".upstream", "has no host", fix)
-	case u.User != nil:
-		c.report(key+".upstream", "holds a user name or password", "remove it; headers.set can carry a fixed credential")
 	case isWildcard(u.Hostname()):
 		c.report(key+".upstream", "has a wildcard host", "name one host")
 	case !validPort(u.Port()):
 		c.report(key+".upstream", "has a port that does not exist", "use 1 to 65535")
-	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		c.report(key+".upstream", "has a query or a fragment", fix)
 	case isPlain(u) && !r.InsecureHTTP && !isNear(u.Hostname()):
 		c.report(key+".upstream", "would send access tokens over the network without TLS", "use https, or set insecure_http: true where the network itself is encrypted")
 	}
