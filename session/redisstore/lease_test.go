@@ -170,13 +170,15 @@ func TestLeaseThatIsReleasedWhileTheConnectionIsLost(t *testing.T) {
 	})
 	// The key goes without a word, and then the connection that would have told.
 	name := s.layout.of(key).lease(key)
-	if err := c.Do(t.Context(), c.B().Arbitrary("MULTI").Build()).Error(); err != nil {
-		t.Fatal(err)
-	}
-	c.Do(t.Context(), c.B().Arbitrary("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes").Build())
-	c.Do(t.Context(), c.B().Del().Key(name).Build())
-	if err := c.Do(t.Context(), c.B().Arbitrary("EXEC").Build()).Error(); err != nil {
-		t.Fatal(err)
+	one, release := c.Dedicate()
+	defer release()
+	b := one.B()
+	for _, answer := range one.DoMulti(t.Context(),
+		b.Arbitrary("MULTI").Build(), b.Arbitrary("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes").Build(),
+		b.Del().Key(name).Build(), b.Arbitrary("EXEC").Build()) {
+		if err := answer.Error(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := <-done; err != nil {
 		t.Errorf("Acquire: %v", err)
