@@ -175,7 +175,7 @@ func TestMigrateOfADamagedFileFails(t *testing.T) {
 // A migration that somebody interrupts says so, and goes on where it is run again.
 func TestMigrateIsInterruptedAndRunAgain(t *testing.T) {
 	t.Parallel()
-	const sessions = 10_000
+	const sessions = 6_000
 	server := gatewaytest.NewRedis(t)
 	dir := t.TempDir()
 	onRedis, file := filepath.Join(dir, "redis.yaml"), filepath.Join(dir, "sessions.db")
