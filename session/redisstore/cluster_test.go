@@ -435,3 +435,27 @@ func TestNodeOfACluster(t *testing.T) {
 		t.Error("nothing tells that the server is part of a cluster")
 	}
 }
+
+// The sessions of an app may be in all partitions. Asked for all at once, the nodes
+// answer after the time-out, and nobody knows who ended.
+func TestPartitionsAreWalkedAFewAtATime(t *testing.T) {
+	t.Parallel()
+	s := openCluster(t, rand.Text()+":")
+	idle := newScript("return {'done', '', 0}")
+	var all []int
+	for n := range s.layout.partitions {
+		all = append(all, n)
+	}
+	asked, answered, most := 0, 0, 0
+	_, err := s.walk(t.Context(), "test", all, func(n int, _ string) command {
+		asked++
+		most = max(most, asked-answered)
+		return idle.call([]string{s.layout.in(n).used})
+	}, func([]rueidis.RedisMessage) ([]session.Ending, error) {
+		answered++
+		return nil, nil
+	})
+	if err != nil || asked != len(all) || answered != len(all) || most != atOnce {
+		t.Errorf("asked %d, %d at a time, answered %d, of %d: %v", asked, most, answered, len(all), err)
+	}
+}

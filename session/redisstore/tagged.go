@@ -130,8 +130,7 @@ func (s *Store) markDirectory(ctx context.Context, d directory, args []string) (
 	return s.sorted("mark", members)
 }
 
-// EndTagged ends the live sessions that carry the tag, in steps, each in all of
-// their partitions at once.
+// EndTagged ends the live sessions that carry the tag.
 func (s *Store) EndTagged(ctx context.Context, tag session.Tag, reason session.Reason, sc session.Scope) ([]session.Ending, error) {
 	places, err := s.places(ctx, "end tagged", tag)
 	if err != nil {
@@ -160,9 +159,9 @@ func (s *Store) EndTagged(ctx context.Context, tag session.Tag, reason session.R
 	})
 }
 
-// walk runs a script that ends sessions in each of some partitions until it says
-// that there is nothing more, and tells of all that ended. A step is not left alone
-// when ctx ends: its endings would be lost.
+// walk runs a script that ends sessions in each of some partitions, a few of them at
+// once, until it says that there is nothing more, and tells of all that ended. A
+// step is not left alone when ctx ends: its endings would be lost.
 func (s *Store) walk(ctx context.Context, op string, places []int, next func(n int, from string) command,
 	read func([]rueidis.RedisMessage) ([]session.Ending, error),
 ) ([]session.Ending, error) {
@@ -173,8 +172,9 @@ func (s *Store) walk(ctx context.Context, op string, places []int, next func(n i
 		if ctx.Err() != nil {
 			return all, unknown(op, errors.Join(over(ctx), failed))
 		}
+		some := places[:min(atOnce, len(places))]
 		var cmds []command
-		for _, n := range places {
+		for _, n := range some {
 			cmds = append(cmds, next(n, from[n]))
 		}
 		answers, err := s.write(context.WithoutCancel(ctx), op, cmds)
@@ -182,7 +182,7 @@ func (s *Store) walk(ctx context.Context, op string, places []int, next func(n i
 			return all, err
 		}
 		var unfinished []int
-		for i, n := range places {
+		for i, n := range some {
 			cursor, ended, err := stepped(op, answers[i], read)
 			all = append(all, ended...)
 			if err != nil {
@@ -193,7 +193,7 @@ func (s *Store) walk(ctx context.Context, op string, places []int, next func(n i
 				unfinished = append(unfinished, n)
 			}
 		}
-		places = unfinished
+		places = append(unfinished, places[len(some):]...)
 	}
 	return all, failed
 }
