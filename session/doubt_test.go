@@ -160,3 +160,24 @@ func TestALateWatchKeepsTheNewestTokens(t *testing.T) {
 		}
 	})
 }
+
+// A store that takes no uses is a line of the log for each outage, not one for each
+// second of it.
+func TestUsesThatAreNotStoredAreOneLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var logs logBuffer
+		b := newBench(t, inMemory, logs.use)
+		c := b.login()
+		for n := 1; n <= 2; n++ {
+			b.store.set(failing("touch"))
+			time.Sleep(idle / 10)
+			b.open(c).Use()
+			time.Sleep(time.Minute)
+			if got := logs.count("store_unavailable"); got != n {
+				t.Errorf("%d lines after a minute of outage %d, want one of each", got, n)
+			}
+			b.store.set(nil)
+			time.Sleep(time.Minute)
+		}
+	})
+}

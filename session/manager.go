@@ -151,15 +151,18 @@ func (m *Manager) housekeeping() {
 	defer m.work.Done()
 	tick := time.NewTicker(touchInterval)
 	defer tick.Stop()
-	swept := time.Now()
+	swept, down := time.Now(), false
 	for {
 		select {
 		case <-m.stop:
 			return
 		case now := <-tick.C:
 			m.unproven(now)
-			if err := m.flushTouches(m.ctx); err != nil {
+			err := m.flushTouches(m.ctx)
+			if err != nil && !down { // one line for an outage
 				m.log.Warn("uses of sessions were not stored, keeping them", "event", "store_unavailable", "error", err)
+			}
+			if down = err != nil; down {
 				continue // a sweep would end sessions whose uses are only known here
 			}
 			m.retireAgain()
