@@ -14,7 +14,8 @@ type Portable interface {
 	// Export gives f all that the store holds but leases, in pages of no more than
 	// ExportPage, marks first: whoever imports in this order starts no session that
 	// was logged out already. It stops at the first error, of f or its own. What is
-	// written meanwhile may be missed, and one item may be given twice.
+	// written meanwhile may be missed, and one item may be given twice. An error also
+	// tells that other servers took over meanwhile, so that some may be missed.
 	Export(ctx context.Context, f func([]Item) error) error
 
 	// Import adds what is missing, so that it may be repeated, and tells what became
