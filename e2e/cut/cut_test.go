@@ -26,17 +26,7 @@ var binary string
 func TestMain(m *testing.M) {
 	flag.Parse()
 	flag.Set("test.parallel", "4") // they mostly wait
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "sessiongate-cut-")
-		if err != nil {
-			panic(err)
-		}
-		defer os.RemoveAll(dir)
-		if binary, err = gatewaytest.Build(dir); err != nil {
-			panic(err)
-		}
-		return m.Run()
-	}())
+	gatewaytest.Main(m, &binary)
 }
 
 const (
@@ -63,10 +53,15 @@ type world struct {
 // something between one of them and the store.
 func newWorld(t *testing.T, users int, store map[string]any, routes ...any) *world {
 	t.Helper()
+	return newWorldWith(t, users, gatewaytest.Options{Store: store, Routes: routes})
+}
+
+func newWorldWith(t *testing.T, users int, o gatewaytest.Options) *world {
+	t.Helper()
 	w := &world{t: t}
-	o := gatewaytest.Options{Gateways: 2, Store: store, Routes: routes, Client: func(c *devprovider.Client) {
+	o.Gateways, o.Client = 2, func(c *devprovider.Client) {
 		c.BackChannelLogoutURI = strings.TrimSuffix(c.RedirectURIs[0], "callback") + "backchannel"
-	}}
+	}
 	for i := range users {
 		w.users = append(w.users, fmt.Sprintf("user-%d", i))
 		o.Users = append(o.Users, devprovider.User{Sub: w.users[i]})

@@ -18,6 +18,7 @@ import (
 type Redis struct {
 	Process
 	address string
+	bus     string // port, of the first node of a Cluster
 	dir     string
 }
 
