@@ -23,17 +23,7 @@ func TestMain(m *testing.M) {
 	gatewaytest.ServeRelay()
 	flag.Parse()
 	flag.Set("test.parallel", "6") // they mostly wait
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "sessiongate-chaos-")
-		if err != nil {
-			panic(err)
-		}
-		defer os.RemoveAll(dir)
-		if binary, err = gatewaytest.Build(dir, "-race"); err != nil {
-			panic(err)
-		}
-		return m.Run()
-	}())
+	gatewaytest.Main(m, &binary, "-race")
 }
 
 // everyday is the length of a short form.

@@ -23,17 +23,7 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "sessiongate-disk-")
-		if err != nil {
-			panic(err)
-		}
-		defer os.RemoveAll(dir)
-		if binary, err = gatewaytest.Build(dir, "-race"); err != nil {
-			panic(err)
-		}
-		return m.Run()
-	}())
+	gatewaytest.Main(m, &binary, "-race")
 }
 
 // disk is a file system of its own, in the namespaces of a process that lives as

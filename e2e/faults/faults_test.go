@@ -5,7 +5,6 @@ package faults
 
 import (
 	"flag"
-	"os"
 	"testing"
 	"time"
 
@@ -24,17 +23,7 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "sessiongate-faults-")
-		if err != nil {
-			panic(err)
-		}
-		defer os.RemoveAll(dir)
-		if binary, err = gatewaytest.Build(dir, "-race"); err != nil {
-			panic(err)
-		}
-		return m.Run()
-	}())
+	gatewaytest.Main(m, &binary, "-race")
 }
 
 // start runs a gateway with a provider of its own, which knows Ada.

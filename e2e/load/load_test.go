@@ -46,18 +46,8 @@ func TestMain(m *testing.M) {
 		attack(name)
 		return
 	}
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "sessiongate-load-")
-		if err != nil {
-			panic(err)
-		}
-		defer os.RemoveAll(dir)
-		// Without -race, which multiplies memory and time.
-		if binary, err = gatewaytest.Build(dir); err != nil {
-			panic(err)
-		}
-		return m.Run()
-	}())
+	// Without -race, which multiplies memory and time.
+	gatewaytest.Main(m, &binary)
 }
 
 // scene is a gateway under attack, and a user of it.

@@ -30,21 +30,11 @@ const (
 var binary string
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "sessiongate-mixing-")
-		if err != nil {
-			panic(err)
-		}
-		defer os.RemoveAll(dir)
-		var flags []string
-		if os.Getenv("SESSIONGATE_MIXING") == "" {
-			flags = append(flags, "-race") // ten times as slow
-		}
-		if binary, err = gatewaytest.Build(dir, flags...); err != nil {
-			panic(err)
-		}
-		return m.Run()
-	}())
+	var flags []string
+	if os.Getenv("SESSIONGATE_MIXING") == "" {
+		flags = append(flags, "-race") // ten times as slow
+	}
+	gatewaytest.Main(m, &binary, flags...)
 }
 
 // requests is how many are sent: SESSIONGATE_MIXING, or what a test of everyday

@@ -23,17 +23,7 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "sessiongate-replicas-")
-		if err != nil {
-			panic(err)
-		}
-		defer os.RemoveAll(dir)
-		if binary, err = gatewaytest.Build(dir); err != nil {
-			panic(err)
-		}
-		return m.Run()
-	}())
+	gatewaytest.Main(m, &binary)
 }
 
 // full tells whether the long forms are asked for: SESSIONGATE_REPLICAS=full.
