@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -277,6 +279,37 @@ func TestAnythingAnywhereIsFoundOrHarmless(t *testing.T) {
 	t.Logf("%d of %d were harmless: a free page, or room in one", harmless, seeds)
 	if harmless == 0 || harmless > seeds/2 {
 		t.Errorf("%d of %d were harmless, want some and not many", harmless, seeds)
+	}
+}
+
+// A meta page that is whole and says that there are more pages than the file has, or
+// any memory could note: somebody has put files together.
+func TestAFileThatIsShorterThanItSaysIsDamaged(t *testing.T) {
+	for _, pages := range []uint64{0, 1 << 20, 1 << 45, math.MaxUint64} {
+		t.Run(fmt.Sprint(pages), func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "sessions.db")
+			s := openAt(t, path)
+			fill(t, s, 10)
+			pageSize := s.db.Load().pageSize
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, at := range []int{0, pageSize} {
+				m := b[at+headerLen:]
+				order.PutUint64(m[40:], pages)
+				sum := fnv.New64a()
+				sum.Write(m[:metaLen-8])
+				order.PutUint64(m[metaLen-8:], sum.Sum64())
+			}
+			if err := os.WriteFile(path, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			wantQuarantined(t, path, "")
+		})
 	}
 }
 

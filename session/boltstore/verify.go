@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"math"
 	"unicode/utf8"
 )
 
@@ -48,7 +49,11 @@ func verify(file io.ReaderAt) error {
 	if err != nil {
 		return err
 	}
-	t := &tree{file: file, pageSize: pageSize, seen: make([]bool, order.Uint64(m[40:]))}
+	pages := order.Uint64(m[40:])
+	if err := reaches(file, pages, pageSize); err != nil {
+		return err // before there is memory for so many
+	}
+	t := &tree{file: file, pageSize: pageSize, seen: make([]bool, pages)}
 	if err := t.walk(order.Uint64(m[16:]), nil, nil); err != nil {
 		return err
 	}
@@ -56,6 +61,20 @@ func verify(file io.ReaderAt) error {
 		return t.free(list)
 	}
 	return nil
+}
+
+// reaches tells whether the file has so many pages. bbolt makes it as long before it
+// says so.
+func reaches(file io.ReaderAt, pages, pageSize uint64) error {
+	if pages == 0 || pages > math.MaxInt64/pageSize {
+		return fmt.Errorf("%w: %d pages", errDamaged, pages)
+	}
+	var last [1]byte
+	_, err := file.ReadAt(last[:], int64(pages*pageSize)-1)
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w: its end is missing", errDamaged)
+	}
+	return err
 }
 
 // metaPage returns the meta page in force, without its header. There are two, written in turn, and bbolt
